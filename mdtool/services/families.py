@@ -35,7 +35,11 @@ class Family(NamedTuple):
 
 
 _KAFKA: Final = ("aggregate --bus", "store --bus")
-_ALL: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway", "ingest", *_KAFKA)
+_ALERTS: Final = ("gateway", "detect")
+_ALL: Final = (
+    *("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway", "ingest", "detect"),
+    *_KAFKA,
+)
 _CLIENTS: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway")
 _COMMITS: Final = ("aggregate", *_KAFKA)
 _TICKS: Final = ("gateway", "aggregate")
@@ -121,11 +125,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mdtool_quotes": Family(GAUGE, "Symbols that have a quote."),
     "mdtool_quotes_stale": Family(GAUGE, "Those that are stale."),
     "mdtool_alerts": Family(
-        COUNTER, "Alerts that began, by the severity that they began with.", ("kind", "severity")
+        COUNTER,
+        "Alerts that began, by the severity that they began with.",
+        ("kind", "severity"),
+        _ALERTS,
     ),
-    "mdtool_alerts_open": Family(GAUGE, "Alerts that are open."),
+    "mdtool_alerts_open": Family(GAUGE, "Alerts that are open.", (), _ALERTS),
     "mdtool_webhook_alerts": Family(
-        COUNTER, "Alerts for webhooks, by outcome, where there are any.", ("outcome",)
+        COUNTER, "Alerts for webhooks, by outcome, where there are any.", ("outcome",), _ALERTS
     ),
     "mdtool_quote_hub_up": Family(GAUGE, "Whether the hub is connected."),
     "mdtool_quote_source_up": Family(

@@ -12,11 +12,14 @@ from mdtool.core.descriptors import shortage
 from mdtool.core.errors import StartupError
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
+from mdtool.services.alerts.config import DetectConfig
+from mdtool.services.alerts.service import Detection
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.server import VwapFeed
 from tests.support.aggregators import aggregator, message, tick
+from tests.support.feed_sources import followers_of_trades
 from tests.support.services import running
 from tests.support.waiting import bounded
 
@@ -24,13 +27,16 @@ SERVICES = {
     "serve-tcp": (IngestServer, IngestConfig),
     "aggregate": (Aggregator, AggregatorConfig),
     "vwap": (VwapFeed, VwapConfig),
+    "detect": (lambda config: Detection(config, lambda alert: None), DetectConfig),
 }
 
 
 def service(name, metrics_port, upstream):
     make, config = SERVICES[name]
     options = {} if name == "aggregate" else {"aggregator": upstream}
-    return make(config(port=0, metrics_port=metrics_port, **options))
+    if name != "detect":
+        options["port"] = 0
+    return make(config(metrics_port=metrics_port, **options))
 
 
 @pytest.fixture
@@ -80,6 +86,20 @@ async def test_an_aggregator_counts_ticks():
         assert "mdtool_batch_ticks_sum 2.0" in text.splitlines()
         assert "mdtool_streams 1.0" in text.splitlines()
         assert 'mdtool_sockets_opened_total{path="grpc"}' in text
+
+
+async def test_detect_counts_alerts():
+    with followers_of_trades() as followers:
+        async with (
+            bounded(),
+            aggregator() as market,
+            running(service("detect", 0, market.address)) as (addresses, _),
+        ):
+            await followers.acquire()
+            await market.send(message(0, [tick(10**8), tick(101, at_s=3_600)], ["AAPL"]))
+            counted, text = 'mdtool_alerts_total{kind="band",', ""
+            while counted not in text:
+                _, text = await scraped(addresses["metrics"])
 
 
 @pytest.mark.parametrize("name", SERVICES)

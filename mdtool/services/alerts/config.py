@@ -7,6 +7,7 @@ from typing import Any
 
 from mdtool.core.config import setting
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
+from mdtool.services.metrics import metrics_port
 
 
 def webhook() -> Any:
@@ -45,3 +46,4 @@ class DetectConfig:
     webhook: str = webhook()
     webhook_secret: str = webhook_secret()
     webhook_inside: bool = webhook_inside()
+    metrics_port: int | None = metrics_port()

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.market import open_trade_feed
@@ -20,7 +21,11 @@ from mdtool.services.alerts.rules import load_rules
 from mdtool.services.alerts.watch import Watch
 from mdtool.services.alerts.webhooks import Webhooks
 from mdtool.services.gateway.feeds.alerts import encode_alert
+from mdtool.services.metrics import metrics_served
 from mdtool.wire.quotes import Quote
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 
 class Detection:
@@ -65,19 +70,27 @@ class Detection:
         Raises
         ------
         StartupError
-            When Kafka cannot be reached.
+            When Kafka cannot be reached, or the port of metrics is in use.
         """
         config = self._config
         async with contextlib.AsyncExitStack() as stack:
             trades = await stack.enter_async_context(
                 open_trade_feed(config.aggregator, config.bus, socket=config.aggregator_socket)
             )
+            addresses = await stack.enter_async_context(
+                metrics_served(config.metrics_port, self._measures)
+            )
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             tasks.create_task(self._webhooks.run())
             for stream in self._streams:
                 tasks.create_task(stream.run())
-            started({})
+            started(addresses)
             await follow_market(self._watch, trades, logging.WARNING)
+
+    def _measures(self) -> Iterator[Metric]:
+        from mdtool.services.alerts.measures import measures
+
+        return measures(self._watch, self._webhooks)
 
     def _quote(self, quotes: Sequence[Quote]) -> None:
         of_books = [each for each in quotes if each.bid is not None or each.ask is not None]

@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
+from mdtool.services.alerts.measures import measures
 from mdtool.services.families import (
     LoopLag,
     accept_pauses,
@@ -136,7 +137,8 @@ class _MarketCollector(Collector):
             yield from ticks(self._sources.market.counts)
         yield from self._stream()
         yield from self._quotes()
-        yield from self._alerts()
+        alerts = self._sources.alerts
+        yield from measures(alerts.watch, alerts.webhooks)
         yield self._circuit()
         if self._sources.history is not None:
             is_up = self._sources.history.lost_because is None
@@ -163,16 +165,6 @@ class _MarketCollector(Collector):
         if report["source"] is not None:
             up = report["source"]["connected"]
             yield gauge("mdtool_quote_source_up", up)
-
-    def _alerts(self) -> Iterator[Metric]:
-        alerts = self._sources.alerts
-        began = labelled("mdtool_alerts")
-        for labels, count in alerts.watch.counts.items():
-            began.add_metric(labels, count)
-        yield began
-        yield gauge("mdtool_alerts_open", alerts.watch.open_count())
-        if alerts.webhooks:
-            yield labelled("mdtool_webhook_alerts", alerts.webhooks.counts)
 
     def _circuit(self) -> Metric:
         current = self._sources.upstream.circuit
