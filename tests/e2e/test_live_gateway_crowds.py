@@ -32,7 +32,7 @@ async def test_a_thousand_connects_at_once_while_another_session_reads(live_trad
             received = await connected.rest()
             return str(sum(isinstance(each, dbn.TradeMsg) for each in received))
 
-    settings = {"max_sessions": 50, "at_end": "close"}
+    settings = {"max_sessions": 50, "at_end": "close", "login_s": 600.0}
     async with gateway(live_trades, **settings) as address, client(address) as early:
         await early.login()
         outcomes = Counter(await asyncio.gather(*[connect(address) for _ in range(CROWD)]))

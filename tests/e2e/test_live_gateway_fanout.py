@@ -14,11 +14,21 @@ from mdtool.engine.simulate import Exchange
 from mdtool.services.live_gateway.stream import Stream
 from mdtool.wire.live import ALL_SYMBOLS, Start, Unsubscribe
 from tests.support.dbn_files import DAY, MAY_1, header, trade, write
-from tests.support.live_clients import BOTH_DAYS, client, gateway, session, texts, wants
+from tests.support.live_clients import (
+    BOTH_DAYS,
+    client,
+    controlled,
+    gateway,
+    session,
+    texts,
+    wants,
+)
 
 ABOUT_THE_SESSION = (dbn.Metadata, dbn.SystemMsg, dbn.SymbolMappingMsg)
 SCHEMAS = ("mbo", "trades", "tbbo", "mbp-1", "mbp-10", "ohlcv-1s")
 SYMBOLS = (("1",), ("2", "3"), ("1", "4", "5"), (ALL_SYMBOLS,))
+STANDING = 1e-9
+"""A speed at which only what is of the first moment comes."""
 
 
 @pytest.fixture
@@ -40,21 +50,28 @@ def data(received: list) -> list[bytes]:
     return [bytes(each) for each in received if not isinstance(each, ABOUT_THE_SESSION)]
 
 
-async def together(address: str, requests: list, **fields) -> list[list]:
-    """What sessions receive that are all open before the first one starts."""
-    async with asyncio.TaskGroup() as tasks:
-        ready = asyncio.Barrier(len(requests))
+async def together(path, speed: float, requests: list, **fields) -> list[list]:
+    """What sessions receive at a speed that are all at the live point before it moves."""
+    async with controlled(path, speed=STANDING) as (address, control), asyncio.TaskGroup() as tasks:
+        live = asyncio.Barrier(len(requests))
 
         async def one(request) -> list:
             async with client(address) as connected:
                 await connected.login(**fields)
-                connected.send(request)
-                await ready.wait()
-                connected.send(Start())
+                connected.send(request, Start())
+                await connected.until(lambda received: has_ack(received, request))
+                if not await live.wait():
+                    await control("POST", "/set-speed", speed=speed)
                 return await connected.rest()
 
         running = [tasks.create_task(one(request)) for request in requests]
     return [each.result() for each in running]
+
+
+def has_ack(received: list, request) -> bool:
+    """Whether a session is live: its subscription is acknowledged, and its replay is over."""
+    n_texts = 1 if request.start_ns is None else 2
+    return sum(isinstance(each, dbn.SystemMsg) for each in received) >= n_texts
 
 
 @pytest.fixture
@@ -77,17 +94,15 @@ async def test_different_subscriptions(orders, counts, fields):
     async with gateway(orders) as address:
         alone = [data(await session(address, request)) for request in requests]
     assert not counts
-    async with gateway(orders, speed=16.0) as address:
-        received = await together(address, requests, **fields)
+    received = await together(orders, 16.0, requests, **fields)
     assert [data(each) for each in received] == alone
     assert all(alone)
     assert counts[True]
 
 
 async def test_times_of_sending(orders, counts):
-    async with gateway(orders, speed=16.0) as address:
-        requests = [wants("1", schema="mbo", stype_in="instrument_id")] * 2
-        received = await together(address, requests, has_ts_out=True)
+    requests = [wants("1", schema="mbo", stype_in="instrument_id")] * 2
+    received = await together(orders, 16.0, requests, has_ts_out=True)
     sent = [[each.ts_out for each in one if isinstance(each, dbn.MBOMsg)] for one in received]
     assert sent[0]
     for ts_out in sent:
@@ -100,8 +115,8 @@ async def test_symbols_of_another_day_and_after_an_end(tmp_path, counts):
     moved = {"AAPL": {1: 1, 2: 2}, "MSFT": {1: 2, 2: 1}}
     records = [trade(1 + at % 2, MAY_1 + DAY - 10**9 + at * 10**7, 10, 1) for at in range(200)]
     path = write(tmp_path / "trades.dbn", header(moved), *records)
-    async with gateway(path, speed=2.0) as address:
-        (received, other) = await together(address, [wants("AAPL"), wants("MSFT")])
+    requests = [wants("AAPL", start_ns=0), wants("MSFT", start_ns=0)]  # also who joins second
+    (received, other) = await together(path, 2.0, requests)
     for one, names in ((received, ("AAPL", 1, 2)), (other, ("MSFT", 2, 1))):
         symbol, before, after = names
         told = texts(one)

@@ -205,13 +205,13 @@ async def relay(address: str):
 
 
 async def test_it_reconnects_and_subscribes_again(trades):
-    begun, reconnected = threading.Event(), threading.Event()
+    begun, again, reconnected = threading.Event(), threading.Event(), threading.Event()
     acknowledged: list[str] = []
 
     def called(record) -> None:
-        if isinstance(record, dbn.SystemMsg):
+        if isinstance(record, dbn.SystemMsg) and not record.is_heartbeat():
             acknowledged.append(record.msg)
-            begun.set()
+            (again if begun.is_set() else begun).set()
 
     def read(address: str) -> None:
         client = live(address, reconnect_policy="reconnect")
@@ -220,7 +220,7 @@ async def test_it_reconnects_and_subscribes_again(trades):
         client.subscribe("XNAS.ITCH", "trades", "AAPL")
         client.start()
         assert reconnected.wait(WITHIN_S)
-        wait_until(lambda: len(acknowledged) == 2)
+        assert again.wait(WITHIN_S)
         client.stop()
         closed(client)
 
@@ -287,7 +287,7 @@ async def test_it_reconnects_after_a_reset_on_demand(trades):
         client.subscribe("XNAS.ITCH", "trades", "AAPL")
         client.start()
         assert reconnected.wait(WITHIN_S)
-        wait_until(lambda: sum(isinstance(each, dbn.SystemMsg) for each in seen) == 2)
+        wait_until(lambda: sum(isinstance(each, dbn.SystemMsg) for each in seen) >= 2)
         client.stop()
         closed(client)
         return sum(isinstance(each, dbn.TradeMsg) for each in seen)

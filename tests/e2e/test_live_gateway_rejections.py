@@ -75,6 +75,7 @@ class TestRejections:
             first.send(wants("AAPL"), Start())
             assert len(await first.rest()) == 5
 
+    @pytest.mark.usefixtures("no_refill")
     async def test_as_many_connections_a_second(self, live_trades):
         async with gateway(live_trades, connects_per_s=1) as address:
             assert len(await session(address, wants("AAPL"))) == 5
