@@ -72,7 +72,7 @@ def writing(url, stream, count=FRAMES):
 def disconnect_all(connection):
     """Have the server end all other connections to a database."""
     connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 100000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
 
@@ -323,8 +323,10 @@ def test_a_lock_that_is_not_granted_times_out(store, other, monkeypatch):
 
 def test_a_silent_server_times_out(mortal_server, monkeypatch):
     url = mortal_server.url(mortal_server.create_database())
-    with open_store(f"{url}?connect_timeout=2") as store:
-        store.write(step(SYMBOLS, frames("a", 0, 10)))
+    with contextlib.ExitStack() as stack:
+        impatient = open_store(f"{url}?connect_timeout=2")
+        store = until_taken(lambda: stack.enter_context(impatient))
+        until_taken(lambda: store.write(step(SYMBOLS, frames("a", 0, 10))))
         monkeypatch.setattr(connection.Session, "answer_s", 0.2)
         mortal_server.pause()
         try:
@@ -497,9 +499,10 @@ class Rejecting(threading.Thread):
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                with client, contextlib.suppress(OSError):
-                    while client.recv(8)[4:] in {SSL_REQUEST, GSS_REQUEST}:
+                with client, client.makefile("rb") as file, contextlib.suppress(OSError):
+                    while (start := file.read(8))[4:] in {SSL_REQUEST, GSS_REQUEST}:
                         client.sendall(b"N")
+                    file.read(int.from_bytes(start[:4]) - 8)  # unread bytes would reset it
                     client.sendall(self._message)
 
     def close(self) -> None:

@@ -97,7 +97,7 @@ REJECTED = {
 async def test_a_connection_without_a_valid_header_is_rejected_in_a_line(port, what):
     data, why = REJECTED[what]
     async with bounded(), listening(port, proxy_protocol=True) as address:
-        with logged("mdtool") as log:
+        with logged("mdtool", least=logging.WARNING) as log:
             await conversation(address, data)
         (line,) = log.lines
         assert line.startswith(f"{address}: rejected 127.0.0.1:")
@@ -108,7 +108,7 @@ async def test_a_connection_without_a_valid_header_is_rejected_in_a_line(port, w
 async def test_a_header_that_never_ends_is_not_waited_for(port, monkeypatch):
     monkeypatch.setattr(proxied, "HEADER_S", 0.05)
     async with bounded(), listening(port, proxy_protocol=True) as address:
-        with logged("mdtool") as log:
+        with logged("mdtool", least=logging.WARNING) as log:
             await conversation(address, V4[:-1])
         (line,) = log.lines
         assert "no PROXY protocol header within 0.05 s" in line

@@ -20,7 +20,7 @@ from mdtool.wire.quotes import Quote, decode_quote, encode_quote
 from tests.support.certificates import Certificates
 from tests.support.redis_servers import redis_sentinel, redis_server
 from tests.support.services import logged
-from tests.support.waiting import bounded
+from tests.support.waiting import WITHIN_S, bounded
 
 
 class Heard:
@@ -76,6 +76,13 @@ def failed_start(monkeypatch):
         return raised.value
 
     return fail
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Let servers answer as late as a machine does that has enough else to do."""
+    monkeypatch.setattr(redis, "_RESPONSE_S", WITHIN_S)
+    monkeypatch.setattr(RedisQuoteHub.__init__, "__defaults__", (WITHIN_S,))
 
 
 @pytest.fixture
@@ -193,7 +200,8 @@ async def test_a_server_killed_and_restarted_under_load_takes_no_listener_with_i
             assert set(listener.last) == set(symbols)
 
 
-async def test_a_server_that_hangs_is_given_up_and_found_again(server):
+async def test_a_server_that_hangs_is_given_up_and_found_again(server, monkeypatch):
+    monkeypatch.setattr(redis, "_RESPONSE_S", 2.0)
     hub = RedisQuoteHub(server.url)
     heard = Heard(hub)
     async with hub:

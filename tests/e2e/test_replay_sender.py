@@ -536,9 +536,9 @@ async def test_a_live_stream_s_own_messages_stay_behind_and_its_symbols_do_not(t
     assert joined.begins[0].snapshot == sum(map(len, joined.records))
 
 
-async def test_stopping_cuts_receivers_off_at_once(day):
+async def test_stopping_cuts_receivers_off_at_once(day, free_port):
     async with contextlib.AsyncExitStack() as stack:
-        async with sender_of(day[0], speed=CRAWLING) as sender:
+        async with sender_of(day[0], speed=CRAWLING, data_port=free_port) as sender:
             await sender.start("/start-streaming")
             receiver = await stack.enter_async_context(connected(sender.data, FromStart()))
             got = await receiver.hear(Heard(), until=1)

@@ -84,6 +84,10 @@ async def test_services_speak_it_to_each_other(certificates):
         assert sender.ack == Ack(True, sender.ack.message)
         assert "Accepted 5000 ticks, refused 0" in sender.ack.message
         async with aiohttp.ClientSession() as session:
+            socket = f"wss://{route.gateway}/ws/marketdata?symbol=AAPL"
+            async with session.ws_connect(socket, ssl=certificates.context()) as following:
+                while (await following.receive_json())["volume"] != 5_000:
+                    pass
             url = f"https://{route.gateway}/api/v1/marketdata/AAPL"
             async with session.get(url, ssl=certificates.context()) as answer:
                 assert (await answer.json())["volume"] == "5000"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from importlib import resources
 
 from aiohttp import WSMsgType, web
@@ -23,14 +24,15 @@ class PageServer:
 
     Attributes
     ----------
-    answers : dict of str to str
-        The text of each path below `/`, such as `health` and `api/v2/aggregates`.
+    answers : dict of str to str or callable
+        The text of each path below `/`, such as `health` and `api/v2/aggregates`, or what returns
+        it at each request.
     sockets, requests : asyncio.Queue
         Connections to `/stream`, and what they requested.
     """
 
     def __init__(self, page: str = EMPTY) -> None:
-        self.answers: dict[str, str] = {}
+        self.answers: dict[str, str | Callable[[], str]] = {}
         self.sockets: asyncio.Queue[web.WebSocketResponse] = asyncio.Queue()
         self.requests: asyncio.Queue[dict] = asyncio.Queue()
         self.app = web.Application()
@@ -55,6 +57,7 @@ class PageServer:
 
     async def _answer(self, request: web.Request) -> web.Response:
         text = self.answers.get(request.match_info["path"], '{"data":[],"next":null}')
+        text = text if isinstance(text, str) else text()
         return web.Response(text=text, content_type="application/json")
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:

@@ -15,7 +15,7 @@ from tests.support.requirements import needs
 
 @contextlib.contextmanager
 def prometheus(
-    folder: Path, targets: Mapping[str, str], port: int, every: str = "500ms"
+    folder: Path, targets: Mapping[str, str], port: int, every: str = "1s"
 ) -> Iterator[Callable[[str], list[object]]]:
     """Scrape the addresses of services, by their names; yield a function that queries it."""
     jobs = [

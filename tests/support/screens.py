@@ -23,6 +23,7 @@ _END: Final = b"\0"
 """What no program writes: behind it there is nothing."""
 _CONTROL: Final = re.compile(r"\x1b\[(\?)?([\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)", re.DOTALL)
 _UNFINISHED: Final = re.compile(r"\x1b(\[\??[\d;]*)?$")
+_END_OF_FRAME: Final = b"\x1b[?2026l"
 
 
 class Screen:
@@ -134,6 +135,7 @@ class Session:
     ) -> None:
         self.screen = Screen(*size)
         self._master, self._slave = pty.openpty()
+        self._unseen = b""
         self._set_size()
         self.modes_before = termios.tcgetattr(self._slave)
         keep = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
@@ -181,9 +183,13 @@ class Session:
         is_there = (lambda screen: wanted in str(screen)) if isinstance(wanted, str) else wanted
         end_s = time.monotonic() + PATIENCE_S
         while self.screen.is_changing or not is_there(self.screen):
-            ready, _, _ = select.select([self._master], [], [], end_s - time.monotonic())
-            assert ready, f"never seen: {wanted}\n{self.screen}\n{self.screen.before}"
-            self.screen.feed(os.read(self._master, 1 << 16))
+            if not self._unseen:
+                ready, _, _ = select.select([self._master], [], [], end_s - time.monotonic())
+                assert ready, f"never seen: {wanted}\n{self.screen}\n{self.screen.before}"
+                self._unseen = os.read(self._master, 1 << 16)
+            # Frame by frame: what is wanted may be gone in the next one.
+            frame, end, self._unseen = self._unseen.partition(_END_OF_FRAME)
+            self.screen.feed(frame + end)
         return str(self.screen)
 
     def stop_reading_within_a_frame(self) -> None:
@@ -201,6 +207,8 @@ class Session:
 
     def end(self) -> int:
         """Wait until the program has ended, and return its status; read what it wrote last."""
+        self.screen.feed(self._unseen)
+        self._unseen = b""
         while self.process.poll() is None:
             ready, _, _ = select.select([self._master], [], [], 0.05)
             if ready:
