@@ -120,6 +120,7 @@ class Derived:
         needs_books = _QUOTES if rtype == RTYPE_MBO and not has_books else frozenset()
         self.schemas = makes - set(own) - needs_books
         self._rtype = rtype
+        self._single = {_TRADES} if rtype == RTYPE_MBO else {_TRADES, _TBBO}
         self._followed: dict[Hashable, frozenset[str]] = {}
         self._wanted: frozenset[str] = frozenset()
         self._samples: dict[str, _Samples] = {}
@@ -145,7 +146,10 @@ class Derived:
             Those that cannot be made are left out.
         """
         self._followed.pop(follower, None)
-        if chosen := self.schemas & set(schemas):
+        chosen = self.schemas & set(schemas)
+        if not self.is_whole:
+            chosen &= self._single
+        if chosen:
             self._followed[follower] = chosen
         self._wanted = frozenset().union(*self._followed.values())
         # A book is applied once; where quotes of both depths are followed there are two.
@@ -162,8 +166,7 @@ class Derived:
 
     def needs_whole(self, schemas: Collection[str]) -> bool:
         """Return whether some of the schemas cannot be made of single records."""
-        single = {_TRADES} if self._rtype == RTYPE_MBO else {_TRADES, _TBBO}
-        return bool(self.schemas & set(schemas) - single)
+        return bool(self.schemas & set(schemas) - self._single)
 
     def succeed(self, other: Derived) -> None:
         """Make what another one made, for its followers."""

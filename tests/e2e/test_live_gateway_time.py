@@ -32,6 +32,18 @@ def times(received: list) -> list[int]:
     return [(each.ts_event - MAY_1) // MS for each in received if isinstance(each, dbn.TradeMsg)]
 
 
+def orders_apart(path, instants: int):
+    """A file of so many trades among orders, a millisecond apart."""
+    records = [order(1, MAY_1 + at * MS, "T", "A", 5, 1, 9) for at in range(instants)]
+    return write(path / "orders.dbn", header(BOTH_DAYS, "mbo"), *records)
+
+
+def made(received: list) -> list[int]:
+    """Of trades and quotes, as `times`."""
+    kinds = dbn.TradeMsg | dbn.MBP1Msg
+    return [(each.ts_event - MAY_1) // MS for each in received if isinstance(each, kinds)]
+
+
 @contextlib.asynccontextmanager
 async def started(address: str, *requests):
     async with client(address) as connected:
@@ -129,6 +141,36 @@ class TestControl:
             await control("POST", "/seek", to=MAY_1 + 3 * MS)
             received = await held.until(lambda received: len(times(received)) == 7)
             assert times(received) == [0, 1, 2, 3, 4, 3, 4]
+
+    async def test_what_is_made_begins_again_with_the_first_record(self, tmp_path):
+        """After a seek, however fast records are due, for each of several sessions."""
+        path = orders_apart(tmp_path, 50)
+        async with (
+            controlled(path, speed=1e9, at_end="hold") as (address, control),
+            started(address, wants("AAPL", start_ns=0)) as one,
+            started(address, wants("AAPL", schema="mbp-1", start_ns=0)) as other,
+        ):
+            for n_passes in (1, 2, 3):
+                if n_passes > 1:
+                    await control("POST", "/seek", to=MAY_1)
+                for each, n_records in ((one, 50), (other, 50)):
+                    n_all = n_passes * n_records
+                    received = await each.until(lambda found, n=n_all: len(made(found)) >= n)
+                    assert made(received) == list(range(n_records)) * n_passes
+
+    async def test_what_is_made_begins_again_in_a_loop(self, tmp_path):
+        path = orders_apart(tmp_path, 50)
+        async with (
+            controlled(path, speed=1e9, at_end="loop") as (address, _),
+            started(address, wants("AAPL")) as one,
+            started(address, wants("AAPL", schema="mbp-1")) as other,
+        ):
+            for each in (one, other):
+                received = await each.until(lambda found: made(found).count(49) >= 3)
+                passes = made(received)
+                first = passes.index(0)  # the other session may have begun playback
+                n_whole = (len(passes) - first) // 50
+                assert passes[first : first + n_whole * 50] == list(range(50)) * n_whole
 
     async def test_a_seek_before_the_first_session(self, tmp_path):
         path = trades_apart(tmp_path, 5)

@@ -78,15 +78,17 @@ class Playback:
         self._has_begun = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def joined(self, needs: Needs) -> AsyncIterator[Pass]:
+    async def joined(self, session: Hashable, needs: Needs) -> AsyncIterator[Pass]:
         """Yield the pass in progress, which begins here if there is none.
 
-        One that is over begins again, unless a session is still reading it.
+        One that is over begins again, unless a session is still reading it. Every pass that begins
+        within the block makes what the session follows from its first record on.
 
         Parameters
         ----------
+        session : hashable
         needs : Needs
-            Those of the session: a pass that begins here makes them from its first record on.
+            Those of the session.
 
         Raises
         ------
@@ -98,12 +100,15 @@ class Playback:
             is_stale = latest is not None and latest.run.is_over and not self._sessions
             can_repeat = self._input.can_repeat
             if latest is None or (is_stale and self._config.at_end == CLOSE and can_repeat):
-                latest = await self._begin(self._from_ns, needs)
+                latest = await self._begin(self._from_ns, session, needs)
             self._sessions += 1
         try:
             yield latest
         finally:
             self._sessions -= 1
+            async with self._starting:  # a pass that begins meanwhile takes over who follows
+                if self._pass is not None:
+                    self._pass.unfollow(session)
 
     async def after(self, ended: Pass) -> Pass | None:
         """Return the pass that follows one: after a seek, or in a loop; None where there is none.
@@ -162,13 +167,22 @@ class Playback:
             if was_paused:
                 current.run.pause()
 
-    async def _begin(self, from_ns: int | None, needs: Needs = _NOTHING) -> Pass:
-        """Begin a pass at a time, by default its first record; it is current at once."""
-        is_whole = self.run is not None and self.run.derived.is_whole
+    async def _begin(
+        self, from_ns: int | None, session: Hashable = None, needs: Needs = _NOTHING
+    ) -> Pass:
+        """Begin a pass at a time, by default its first record; it is current at once.
+
+        It makes what the sessions of the pass before follow, and what one more session needs.
+        """
+        before = self.run
+        is_whole = before is not None and before.derived.is_whole
         opened = await asyncio.to_thread(
             Pass.of, self._input, self._config, from_ns, needs, is_whole
         )
         run = opened.run
+        if before is not None:
+            run.derived.succeed(before.derived)
+        run.derived.follow(session, needs.schemas)
         run.set_speed(self._speed)
         self._tasks.create_task(run.play())
         await run.live()

@@ -105,14 +105,13 @@ class Stream:
         if not await self._collect():
             return
         needs = Needs() if self._config.bare else self._needs(self._pending)
-        async with playback.joined(needs) as joined:
+        async with playback.joined(self, needs) as joined:
             current: Pass | None = joined
             is_first = True
             while current is not None and not self._inbox.has_left:
                 async with contextlib.AsyncExitStack() as stack:
                     files = Rereader(current, stack)
                     stack.enter_context(current.fanout.joined(self))
-                    stack.callback(current.unfollow, self)
                     if self._config.bare:
                         await self._send_bare(current, files, 0 if is_first else current.begin)
                     else:
