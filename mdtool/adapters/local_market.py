@@ -54,6 +54,16 @@ class ServedMarket(Protocol):
         """
         ...
 
+    async def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is.
+
+        Raises
+        ------
+        UnavailableError
+            When it cannot be known now.
+        """
+        ...
+
     async def follow(self, receive: Receiver) -> NoReturn:
         """As `MarketReader.follow`."""
         ...

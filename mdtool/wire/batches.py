@@ -257,6 +257,13 @@ def decode_batch(
     return TradeRun(symbols, message.stream_id, message.first_sequence, frames)
 
 
+def check_claim(stream_id: str, principal: str) -> None:
+    """Raise BatchError where a claim has a wrong stream id, or nobody claims the stream."""
+    check_stream(stream_id, 0, 0)
+    if not principal or "\0" in principal:
+        raise BatchError(f"stream {stream_id!r}: nobody claims it; name a principal")
+
+
 def check_stream(stream_id: str, first_sequence: int, frames: int) -> None:
     """Raise BatchError where a batch has a wrong stream id, or sequences beyond int64."""
     if not is_stream_id(stream_id):

@@ -226,6 +226,24 @@ async def test_the_position_of_a_stream_outlives_the_bus(carrier):
             assert await bus.position("other") == 0
 
 
+async def test_a_stream_is_of_the_principal_that_claims_it_first(carrier):
+    async with carrier.far_end(), carrier.bus() as other:
+        async with carrier.bus() as bus:
+            claims = [bus.own("s", "key:a"), other.own("s", "key:b"), bus.own("s", "key:c")]
+            (owner, *_) = owners = await asyncio.gather(*claims)
+            assert owner in {"key:a", "key:b", "key:c"}
+            assert owners == [owner] * 3
+            assert await other.own("t", "sub:\N{SNOWMAN}") == "sub:\N{SNOWMAN}"
+            commits = Commits(bus)
+            bus.publish("s", 0, run([1, 2]))
+            await commits.reach("s", 2)
+        async with carrier.bus() as bus:
+            assert await bus.own("s", "key:d") == owner
+            assert await bus.own("t", "key:d") == "sub:\N{SNOWMAN}"
+            assert await bus.position("s") == 2
+            assert await bus.position("t") == 0
+
+
 async def test_frames_published_while_the_peer_is_unavailable_arrive_later(carrier, ledger):
     async with carrier.bus() as bus:
         commits = Commits(bus)

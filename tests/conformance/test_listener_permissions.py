@@ -113,6 +113,7 @@ WHOLE = {
 WRITES_ALL = {
     "StreamTickBatches": lambda: iter([]),
     "GetStreamPosition": lambda: marketdata_pb2.StreamPositionRequest(stream_id="s"),
+    "ClaimStream": lambda: marketdata_pb2.StreamClaim(stream_id="s", principal="key:a"),
 }
 """Calls for who may write every symbol."""
 

@@ -268,3 +268,4 @@ def test_a_released_store_is_restored_and_written(url):
         assert state.sessions.tolist() == [session]
         assert state.bars.tolist() == [bar]
         assert state.counts == {"ticks": 4, "late": 0}
+        assert [store.own("feed", name) for name in ("key:a", "key:b")] == ["key:a"] * 2

@@ -303,6 +303,20 @@ def test_positions_are_those_of_the_streams_written_last(store):
     assert list(store.load(2, 0).positions.items()) == [("c", 1), ("a", 2)]
 
 
+def test_a_stream_is_of_the_principal_that_claims_it_first(url):
+    with open_store(url) as store, open_store(url) as other:
+        store.write(step(SYMBOLS, run("before", 0, trades(0, 2))))
+        for stream in ("before", "new"):
+            assert store.own(stream, "key:a") == "key:a"
+            assert other.own(stream, "key:b") == "key:a"
+        assert store.load(10, 0).positions == {"before": 2}
+        assert store.position("new") is None
+        other.write(step(SYMBOLS, run("new", 7, trades(7, 1))))
+        assert store.position("new") == 8
+    with open_store(url) as store:
+        assert store.own("new", "key:b") == "key:a"
+
+
 def test_several_writers_find_what_the_others_wrote(url):
     with open_store(url) as first, open_store(url) as second, open_history(url) as history:
         first.write(step(SYMBOLS, run("a", 0, trades(0, 5, MSFT))))

@@ -77,6 +77,38 @@ def stored(url):
         return {total.symbol: total.trade_count for total in history.symbols()}
 
 
+async def owner(service, principal, stream="s"):
+    claim = marketdata_pb2.StreamClaim(stream_id=stream, principal=principal)
+    return (await service.stub.ClaimStream(claim)).principal
+
+
+async def test_a_stream_stays_its_first_principals_after_a_restart(any_url):
+    async with aggregator(store=any_url) as service:
+        assert await owner(service, "key:a") == "key:a"
+        assert await owner(service, "key:b") == "key:a"
+        call = service.stub.StreamTickBatches()
+        await call.write(message(0, [tick(100)], ["AAPL"]))
+        await call.read()
+        call.cancel()
+    async with aggregator(store=any_url) as service:
+        assert await owner(service, "key:b") == "key:a"
+        assert await position(service) == 1
+        assert await owner(service, "key:b", "another") == "key:b"
+        for stream, principal in (("", "key:a"), ("s", ""), ("s", "a\0b"), ("s\0", "key:a")):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await owner(service, principal, stream)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_whose_a_stream_is_is_not_known_while_the_store_is_unavailable(url, stores):
+    async with aggregator(store=url) as service:
+        stores[0].errors.append(StoreUnavailableError("told to"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await owner(service, "key:a")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await owner(service, "key:b") == "key:b"
+
+
 async def test_nothing_is_acknowledged_before_it_is_written(url, stores):
     async with aggregator(store=url) as service:
         stores[0].may_write.clear()

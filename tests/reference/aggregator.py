@@ -54,6 +54,10 @@ class PlainAggregator:
             known=position is not None, next_sequence=position or 0
         )
 
+    async def ClaimStream(self, request, context):  # noqa: N802
+        owner = self.ledger.own(request.stream_id, request.principal)
+        return marketdata_pb2.StreamOwner(principal=owner)
+
     async def unused(self, request, context):
         """Stands for the calls that no bus makes."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no bus calls this")

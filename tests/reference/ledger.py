@@ -18,6 +18,7 @@ class Ledger:
         self.frames: dict[str, dict[int, float | None]] = defaultdict(dict)
         self.symbols: dict[str, dict[int, str]] = defaultdict(dict)
         self.reasons: dict[str, dict[int, int]] = defaultdict(dict)
+        self.owners: dict[str, str] = {}
         self.batches = 0
         self.duplicates = 0
         self.loses_ack = False
@@ -47,6 +48,9 @@ class Ledger:
     def position(self, stream_id: str) -> int | None:
         frames = self.frames.get(stream_id)
         return max(frames) + 1 if frames else None
+
+    def own(self, stream_id: str, principal: str) -> str:
+        return self.owners.setdefault(stream_id, principal)
 
     async def when(self, condition) -> None:
         """Wait until `condition()` holds."""

@@ -26,3 +26,6 @@ class LedgerMarket:
 
     async def position(self, stream_id):
         return self._ledger.position(stream_id) or 0
+
+    async def own(self, stream_id, principal):
+        return self._ledger.own(stream_id, principal)

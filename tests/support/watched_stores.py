@@ -29,6 +29,11 @@ class WatchedStore(Store):
         super().write(step)
         self.written.append(step)
 
+    def own(self, stream_id: str, principal: str) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().own(stream_id, principal)
+
     async def begun(self) -> None:
         """Wait for the next write that begins."""
         assert await asyncio.to_thread(self._begun.acquire, timeout=WITHIN_S)

@@ -41,6 +41,9 @@ class HeldBus:
     async def position(self, stream_id):
         return self.positions.get(stream_id, 0)
 
+    async def own(self, stream_id, principal):
+        return principal
+
 
 class Owner:
     def __init__(self) -> None:

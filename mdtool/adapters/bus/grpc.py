@@ -98,6 +98,15 @@ class GrpcBus(BaseBus):
             return None
         return reply.next_sequence if reply.known else 0
 
+    async def _request_owner(self, stream_id: str, principal: str) -> str | None:
+        request = marketdata_pb2.StreamClaim(stream_id=stream_id, principal=principal)
+        try:
+            reply = await self._stub.ClaimStream(request, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            self._raise_refusal(error)
+            return None
+        return str(reply.principal)
+
     def _leave(self, task: asyncio.Task[None]) -> None:
         self._is_leaving = True
         task.cancel()

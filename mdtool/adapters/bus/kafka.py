@@ -23,7 +23,7 @@ from mdtool.adapters.kafka.client import (
     producer,
     traced_headers,
 )
-from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_position
+from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_claim, encode_position
 from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics, watched
 from mdtool.core import tracing
 from mdtool.core.errors import PeerError
@@ -91,6 +91,7 @@ class KafkaBus(BaseBus):
         self._streams: dict[str, _Stream] = {}
         self._in_flight = 0
         self._changed = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._refusal: PeerError | None = None
         self._is_unavailable = False
         self._is_closing = threading.Event()
@@ -122,6 +123,25 @@ class KafkaBus(BaseBus):
 
     async def _request_position(self, stream_id: str) -> int | None:
         return await asyncio.to_thread(self._positions.position, stream_id)
+
+    async def _request_owner(self, stream_id: str, principal: str) -> str | None:
+        """As `BaseBus._request_owner`: of several claims, the first one in the topic holds."""
+        async with self._claiming:
+            owner = await asyncio.to_thread(self._positions.owner, stream_id)
+            if owner != "":
+                return owner
+            key, value = encode_claim(stream_id, principal)
+            await self._produced(key, value)
+            owner = await asyncio.to_thread(self._positions.owner, stream_id)
+            if owner and owner != principal:  # another server was a moment earlier
+                await self._produced(key, None)
+        return owner or None
+
+    async def _produced(self, key: bytes, value: bytes | None) -> None:
+        """Produce a record of a stream, and wait until the servers have it."""
+        has_arrived = asyncio.Event()
+        self._produce(STREAMS, 0, key, value, functools.partial(has_arrived.set))
+        await has_arrived.wait()
 
     async def _send(self) -> None:
         while True:
@@ -185,7 +205,7 @@ class KafkaBus(BaseBus):
         topic: str,
         partition: int,
         key: bytes | None,
-        value: bytes,
+        value: bytes | None,
         acknowledged: functools.partial[None],
         headers: Headers = None,
     ) -> None:

@@ -52,6 +52,13 @@ class MemoryBus(BaseBus):
         except UnavailableError:
             return None
 
+    async def _request_owner(self, stream_id: str, principal: str) -> str | None:
+        market = await self._market.taken()
+        try:
+            return await market.own(stream_id, principal)
+        except UnavailableError:
+            return None
+
     async def _deliver(self) -> None:
         while True:
             market = await self._market.taken()

@@ -51,6 +51,18 @@ class Bus(Protocol):
         """
         ...
 
+    async def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is.
+
+        Waits while the peer is unavailable.
+
+        Raises
+        ------
+        PeerError
+            When the peer refuses the request.
+        """
+        ...
+
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Take the frames of a stream from `first_sequence` on.
 

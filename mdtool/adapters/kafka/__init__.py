@@ -18,6 +18,9 @@ topic              policy      records
                                are in order of sequence; frames that were resent are repeated.
 `streams`          compact,    key: a stream's id. Value: its next sequence, in decimal digits: all
                    delete      frames before it are in `ticks`. Of two records the higher holds.
+                               Where clients authenticate also: key: NUL, a stream's id, NUL, a
+                               principal. Value: `claimed`. Of two principals the first one in the
+                               topic has the stream; the record of the other is deleted.
 `aggregates`       compact     the state that follows from the ticks before an offset of the same
                                partition, written in transactions, each with that offset
 `bars`             compact,    key: symbol, `/`, length in ns, `/`, start in ns since the epoch.

@@ -342,6 +342,18 @@ class Store(TradeHistory, Protocol):
         """Return the next sequence of a stream, None where none is stored."""
         ...
 
+    def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is.
+
+        When this returns, it is stored.
+
+        Raises
+        ------
+        StoreUnavailableError, StoreError
+            As `write`.
+        """
+        ...
+
     def write(self, step: Step) -> None:
         """Write a step; when this returns, it is stored whatever happens to this process.
 

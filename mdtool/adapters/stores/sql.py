@@ -177,6 +177,8 @@ class Statements:
             ") AS numbered GROUP BY stream, run ORDER BY 1, 2"
         )
         self.position = f"SELECT next_sequence FROM streams WHERE stream_id = {p}"
+        # Read first: most claims are of streams that have an owner.
+        self.owner = f"SELECT owner FROM streams WHERE stream_id = {p} AND owner IS NOT NULL"
         self.counted = f"SELECT symbol, count(*), max({d.time}) FROM {d.trades} GROUP BY symbol"
         self.totals = (
             "SELECT number, symbol, trade_count, last_trade_at FROM symbols ORDER BY symbol"
@@ -347,6 +349,11 @@ class SqlReader:
     def position(self, stream_id: str) -> int | None:
         """Return the next sequence of a stream, None when the store knows none."""
         rows = self._rows(self._statements.position, stream_id)
+        return rows[0][0] if rows else None
+
+    def owner(self, stream_id: str) -> str | None:
+        """Return the principal whose a stream is, None where it is nobody's."""
+        rows = self._rows(self._statements.owner, stream_id)
         return rows[0][0] if rows else None
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
@@ -20,6 +20,8 @@ from mdtool.services.aggregator.storage import StoreThread
 from mdtool.services.times import COMMIT_BOUNDS_S, Histogram
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CommitListener = Callable[[Sequence[Change]], None]
 """Called with changes that are committed, each once, in order, in the event loop's thread."""
@@ -162,6 +164,18 @@ class Committer:
             self._new_streams.clear()
         self._new_streams.add(stream_id)
 
+    async def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is.
+
+        Raises
+        ------
+        StoreUnavailableError
+            As `recall`.
+        """
+        if self._store is None:
+            return principal
+        return await self._answer(self._store.own(stream_id, principal))
+
     async def run(self) -> None:
         """Write group after group, until `finish` is called and nothing is left.
 
@@ -199,8 +213,12 @@ class Committer:
         return stream_id in self._new_streams or self._market.position(stream_id) is not None
 
     async def _position(self, store: StoreThread, stream_id: str) -> int | None:
+        return await self._answer(store.position(stream_id))
+
+    async def _answer(self, answer: Awaitable[T]) -> T:
+        """Return what the store answers, and note whether it is available."""
         try:
-            position = await store.position(stream_id)
+            found = await answer
         except StoreUnavailableError as error:
             self._set_unavailable(error)
             raise
@@ -210,7 +228,7 @@ class Committer:
             raise StoreUnavailableError(str(error)) from error
         if not self.uncommitted:
             self._set_available()
-        return position
+        return found
 
     async def _probe(self, store: StoreThread) -> None:
         """Try an unavailable store again and again, until it answers or there is work to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Final
 
 from mdtool.core import tracing
 from mdtool.core.logs import SERVICE
@@ -17,6 +18,8 @@ from mdtool.services.aggregator.trade_publisher import TradePublisher
 from mdtool.services.times import BATCH_BOUNDS, Histogram
 
 log = logging.getLogger(__name__)
+
+_MAX_OWNERS: Final = 100_000
 
 
 class LiveMarket:
@@ -56,6 +59,8 @@ class LiveMarket:
         self._own_sequence = 0
         self._traced = 0, ""
         """The latest step of the market that is traced, and its trace."""
+        self._owners: dict[str, str] = {}
+        """Principals by stream, those asked for last."""
 
     async def accept(self, run: TradeRun, check: FrameCheck, acknowledger: Acknowledger) -> None:
         """Take a peer's run once there is room, and have it acknowledged when it is committed.
@@ -94,6 +99,23 @@ class LiveMarket:
         """Return the trace of the latest batch after a step; empty where none is, or for step 0."""
         step, trace = self._traced
         return trace if 0 < commit < step else ""  # not of what a reader begins with
+
+    async def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is.
+
+        Raises
+        ------
+        StoreUnavailableError
+            When the answer is in a store that is unavailable.
+        """
+        owner = self._owners.pop(stream_id, None)
+        if owner is None:
+            owner = await self.committer.own(stream_id, principal)
+            owner = self._owners.pop(stream_id, owner)
+        self._owners[stream_id] = owner
+        if len(self._owners) > _MAX_OWNERS:
+            del self._owners[next(iter(self._owners))]
+        return owner
 
     def take(self, stream_id: str, first_sequence: int, frames: Frames) -> int:
         """Apply frames of a stream, admitted to the market; return the stream's position then.

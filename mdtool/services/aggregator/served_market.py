@@ -65,6 +65,13 @@ class ServedMarket:
         except StoreUnavailableError as error:
             raise UnavailableError(str(error)) from error
 
+    async def own(self, stream_id: str, principal: str) -> str:
+        """As `ServedMarket.own`."""
+        try:
+            return await self._live.own(stream_id, principal)
+        except StoreUnavailableError as error:
+            raise UnavailableError(str(error)) from error
+
     async def follow(self, receive: Receiver) -> NoReturn:
         """As `MarketReader.follow`."""
         market, seen = self._market, 0

@@ -41,6 +41,7 @@ from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
     BarUpdates,
     BatchError,
+    check_claim,
     check_stream,
     decode_batch,
     encode_aggregate,
@@ -191,6 +192,24 @@ class MarketDataServicer:
         except StoreUnavailableError as error:  # which the committer has logged
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return marketdata_pb2.StreamPosition(known=position is not None, next_sequence=position)
+
+    async def ClaimStream(
+        self, request: marketdata_pb2.StreamClaim, context: Context
+    ) -> marketdata_pb2.StreamOwner:
+        """Make a stream a principal's, unless it is another's, and send whose it is.
+
+        INVALID_ARGUMENT for a wrong stream id, or no principal. UNAVAILABLE where the answer is in
+        a store that is unavailable.
+        """
+        _check_writes_all(context)
+        try:
+            check_claim(request.stream_id, request.principal)
+            owner = await self._live.own(request.stream_id, request.principal)
+        except BatchError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        except StoreUnavailableError as error:  # which the committer has logged
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return marketdata_pb2.StreamOwner(principal=owner)
 
     async def GetAggregate(
         self, request: marketdata_pb2.AggregateRequest, context: Context

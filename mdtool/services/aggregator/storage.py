@@ -120,6 +120,10 @@ class StoreThread:
         """Return the next sequence of a stream; see `Store.position`."""
         return await self._thread.run(self._store.position, stream_id)
 
+    async def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's; see `Store.own`."""
+        return await self._thread.run(self._store.own, stream_id, principal)
+
     async def write(self, step: Step) -> None:
         """Write a step; see `Store.write`. One that is being written is, also when cancelled."""
         await self._thread.run(self._write, step)

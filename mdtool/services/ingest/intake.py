@@ -151,7 +151,7 @@ class Intake:
             When the stream is another principal's, whom it is left to, or the bus refuses the
             request for its position.
         """
-        self._claim(stream_id, principal)
+        await self._claim(stream_id, principal)
         stream = self._streams.setdefault(stream_id, Stream(stream_id))
         if stream.owner is not None:
             stream.owner.replaced()
@@ -164,11 +164,14 @@ class Intake:
                 stream.taken = stream.committed = position
         return stream
 
-    def _claim(self, stream_id: str, principal: str) -> None:
+    async def _claim(self, stream_id: str, principal: str) -> None:
         """Raise PeerError where a stream is another principal's."""
         if not principal:
             return
-        if self._principals.setdefault(stream_id, principal) != principal:
+        if stream_id not in self._principals:
+            owner = await self._bus.own(stream_id, principal)
+            self._principals.setdefault(stream_id, owner)
+        if self._principals[stream_id] != principal:
             raise PeerError(f"stream {stream_id!r}: belongs to another principal; use another id")
         if len(self._principals) > _MAX_PRINCIPALS:
             idle = (known for known in self._principals if known not in self._streams)

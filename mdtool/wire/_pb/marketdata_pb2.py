@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mdtool.wire._pb import tick_pb2 as tick__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10marketdata.proto\x12\nmarketdata\x1a\ntick.proto\"3\n\x10\x41ggregateRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\"v\n\tAggregate\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04open\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\r\n\x05\x63lose\x18\x05 \x01(\x01\x12\x0e\n\x06volume\x18\x06 \x01(\x03\x12\x11\n\ttimestamp\x18\x07 \x01(\x03\"\xbe\x02\n\tTickBatch\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x03 \x01(\r\x12\x13\n\x0bnew_symbols\x18\x04 \x03(\t\x12\x0e\n\x06symbol\x18\x05 \x01(\x0c\x12\r\n\x05price\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\x1a\n\x12\x65xchange_timestamp\x18\x08 \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\t \x01(\x0c\x12\x0e\n\x06offset\x18\n \x01(\x0c\x12\x16\n\x0erefused_offset\x18\x0b \x01(\x0c\x12\x16\n\x0erefused_reason\x18\x0c \x01(\x0c\x12\'\n\x08new_lots\x18\r \x03(\x0b\x32\x15.marketdata.SymbolLot\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\")\n\tSymbolLot\x12\x0e\n\x06symbol\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x03\"4\n\x08\x42\x61tchAck\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"*\n\x15StreamPositionRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"6\n\x0eStreamPosition\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"]\n\x0b\x42\x61rsRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\x03\x12\r\n\x05since\x18\x05 \x01(\x03\"l\n\x04\x42\x61rs\x12\r\n\x05start\x18\x01 \x01(\x0c\x12\x0c\n\x04open\x18\x02 \x01(\x0c\x12\x0c\n\x04high\x18\x03 \x01(\x0c\x12\x0b\n\x03low\x18\x04 \x01(\x0c\x12\r\n\x05\x63lose\x18\x05 \x01(\x0c\x12\x0e\n\x06volume\x18\x06 \x01(\x0c\x12\r\n\x05\x63ount\x18\x07 \x01(\x0c\"5\n\x11\x42\x61rUpdatesRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\"Q\n\nBarUpdates\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x1e\n\x04\x62\x61rs\x18\x03 \x01(\x0b\x32\x10.marketdata.Bars\"\x10\n\x0eUpdatesRequest\"$\n\rTradesRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"\xd7\x02\n\x0bUpdateBatch\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x0c\n\x04open\x18\x03 \x01(\x0c\x12\x0c\n\x04high\x18\x04 \x01(\x0c\x12\x0b\n\x03low\x18\x05 \x01(\x0c\x12\r\n\x05\x63lose\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\r\n\x05\x63ount\x18\x08 \x01(\x0c\x12\x11\n\ttimestamp\x18\t \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\n \x01(\x0c\x12(\n\x06\x63ounts\x18\x0b \x01(\x0b\x32\x18.marketdata.IngestCounts\x12\x0f\n\x07is_part\x18\x0c \x01(\x08\x12&\n\x06probes\x18\r \x03(\x0b\x32\x16.marketdata.ProbeFrame\x12\'\n\x08new_lots\x18\x0e \x03(\x0b\x32\x15.marketdata.SymbolLot\x12\x13\n\x0btraceparent\x18\x0f \x01(\t\"1\n\nProbeFrame\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xc2\x01\n\x0cIngestCounts\x12\r\n\x05ticks\x18\x01 \x01(\x04\x12\x12\n\nduplicates\x18\x02 \x01(\x04\x12\x0c\n\x04late\x18\x03 \x01(\x04\x12\x36\n\x07refused\x18\x04 \x03(\x0b\x32%.marketdata.IngestCounts.RefusedEntry\x12\x19\n\x11late_for_sessions\x18\x05 \x01(\x04\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*i\n\rRefusalReason\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x00\x12\n\n\x06SYMBOL\x10\x01\x12\t\n\x05PRICE\x10\x02\x12\n\n\x06VOLUME\x10\x03\x12\r\n\tTIMESTAMP\x10\x04\x12\r\n\tMALFORMED\x10\x05\x12\t\n\x05PROBE\x10\x06\x32\xc1\x05\n\x11MarketDataService\x12\x32\n\x0bStreamTicks\x12\x10.marketdata.Tick\x1a\x0f.marketdata.Ack(\x01\x12\x43\n\x0cGetAggregate\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate\x12I\n\x10StreamAggregates\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate0\x01\x12\x44\n\x11StreamTickBatches\x12\x15.marketdata.TickBatch\x1a\x14.marketdata.BatchAck(\x01\x30\x01\x12R\n\x11GetStreamPosition\x12!.marketdata.StreamPositionRequest\x1a\x1a.marketdata.StreamPosition\x12\x43\n\nGetSession\x12\x1c.marketdata.AggregateRequest\x1a\x17.marketdata.UpdateBatch\x12\x46\n\rStreamUpdates\x12\x1a.marketdata.UpdatesRequest\x1a\x17.marketdata.UpdateBatch0\x01\x12\x34\n\x07GetBars\x12\x17.marketdata.BarsRequest\x1a\x10.marketdata.Bars\x12\x45\n\nStreamBars\x12\x1d.marketdata.BarUpdatesRequest\x1a\x16.marketdata.BarUpdates0\x01\x12\x44\n\x0cStreamTrades\x12\x19.marketdata.TradesRequest\x1a\x15.marketdata.TickBatch(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10marketdata.proto\x12\nmarketdata\x1a\ntick.proto\"3\n\x10\x41ggregateRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\"v\n\tAggregate\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04open\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\r\n\x05\x63lose\x18\x05 \x01(\x01\x12\x0e\n\x06volume\x18\x06 \x01(\x03\x12\x11\n\ttimestamp\x18\x07 \x01(\x03\"\xbe\x02\n\tTickBatch\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x03 \x01(\r\x12\x13\n\x0bnew_symbols\x18\x04 \x03(\t\x12\x0e\n\x06symbol\x18\x05 \x01(\x0c\x12\r\n\x05price\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\x1a\n\x12\x65xchange_timestamp\x18\x08 \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\t \x01(\x0c\x12\x0e\n\x06offset\x18\n \x01(\x0c\x12\x16\n\x0erefused_offset\x18\x0b \x01(\x0c\x12\x16\n\x0erefused_reason\x18\x0c \x01(\x0c\x12\'\n\x08new_lots\x18\r \x03(\x0b\x32\x15.marketdata.SymbolLot\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\")\n\tSymbolLot\x12\x0e\n\x06symbol\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x03\"4\n\x08\x42\x61tchAck\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"*\n\x15StreamPositionRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"6\n\x0eStreamPosition\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"3\n\x0bStreamClaim\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\" \n\x0bStreamOwner\x12\x11\n\tprincipal\x18\x01 \x01(\t\"]\n\x0b\x42\x61rsRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\x03\x12\r\n\x05since\x18\x05 \x01(\x03\"l\n\x04\x42\x61rs\x12\r\n\x05start\x18\x01 \x01(\x0c\x12\x0c\n\x04open\x18\x02 \x01(\x0c\x12\x0c\n\x04high\x18\x03 \x01(\x0c\x12\x0b\n\x03low\x18\x04 \x01(\x0c\x12\r\n\x05\x63lose\x18\x05 \x01(\x0c\x12\x0e\n\x06volume\x18\x06 \x01(\x0c\x12\r\n\x05\x63ount\x18\x07 \x01(\x0c\"5\n\x11\x42\x61rUpdatesRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\"Q\n\nBarUpdates\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x1e\n\x04\x62\x61rs\x18\x03 \x01(\x0b\x32\x10.marketdata.Bars\"\x10\n\x0eUpdatesRequest\"$\n\rTradesRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"\xd7\x02\n\x0bUpdateBatch\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x0c\n\x04open\x18\x03 \x01(\x0c\x12\x0c\n\x04high\x18\x04 \x01(\x0c\x12\x0b\n\x03low\x18\x05 \x01(\x0c\x12\r\n\x05\x63lose\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\r\n\x05\x63ount\x18\x08 \x01(\x0c\x12\x11\n\ttimestamp\x18\t \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\n \x01(\x0c\x12(\n\x06\x63ounts\x18\x0b \x01(\x0b\x32\x18.marketdata.IngestCounts\x12\x0f\n\x07is_part\x18\x0c \x01(\x08\x12&\n\x06probes\x18\r \x03(\x0b\x32\x16.marketdata.ProbeFrame\x12\'\n\x08new_lots\x18\x0e \x03(\x0b\x32\x15.marketdata.SymbolLot\x12\x13\n\x0btraceparent\x18\x0f \x01(\t\"1\n\nProbeFrame\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xc2\x01\n\x0cIngestCounts\x12\r\n\x05ticks\x18\x01 \x01(\x04\x12\x12\n\nduplicates\x18\x02 \x01(\x04\x12\x0c\n\x04late\x18\x03 \x01(\x04\x12\x36\n\x07refused\x18\x04 \x03(\x0b\x32%.marketdata.IngestCounts.RefusedEntry\x12\x19\n\x11late_for_sessions\x18\x05 \x01(\x04\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*i\n\rRefusalReason\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x00\x12\n\n\x06SYMBOL\x10\x01\x12\t\n\x05PRICE\x10\x02\x12\n\n\x06VOLUME\x10\x03\x12\r\n\tTIMESTAMP\x10\x04\x12\r\n\tMALFORMED\x10\x05\x12\t\n\x05PROBE\x10\x06\x32\x82\x06\n\x11MarketDataService\x12\x32\n\x0bStreamTicks\x12\x10.marketdata.Tick\x1a\x0f.marketdata.Ack(\x01\x12\x43\n\x0cGetAggregate\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate\x12I\n\x10StreamAggregates\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate0\x01\x12\x44\n\x11StreamTickBatches\x12\x15.marketdata.TickBatch\x1a\x14.marketdata.BatchAck(\x01\x30\x01\x12R\n\x11GetStreamPosition\x12!.marketdata.StreamPositionRequest\x1a\x1a.marketdata.StreamPosition\x12?\n\x0b\x43laimStream\x12\x17.marketdata.StreamClaim\x1a\x17.marketdata.StreamOwner\x12\x43\n\nGetSession\x12\x1c.marketdata.AggregateRequest\x1a\x17.marketdata.UpdateBatch\x12\x46\n\rStreamUpdates\x12\x1a.marketdata.UpdatesRequest\x1a\x17.marketdata.UpdateBatch0\x01\x12\x34\n\x07GetBars\x12\x17.marketdata.BarsRequest\x1a\x10.marketdata.Bars\x12\x45\n\nStreamBars\x12\x1d.marketdata.BarUpdatesRequest\x1a\x16.marketdata.BarUpdates0\x01\x12\x44\n\x0cStreamTrades\x12\x19.marketdata.TradesRequest\x1a\x15.marketdata.TickBatch(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INGESTCOUNTS_REFUSEDENTRY']._loaded_options = None
   _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_options = b'8\001'
-  _globals['_REFUSALREASON']._serialized_start=1728
-  _globals['_REFUSALREASON']._serialized_end=1833
+  _globals['_REFUSALREASON']._serialized_start=1815
+  _globals['_REFUSALREASON']._serialized_end=1920
   _globals['_AGGREGATEREQUEST']._serialized_start=44
   _globals['_AGGREGATEREQUEST']._serialized_end=95
   _globals['_AGGREGATE']._serialized_start=97
@@ -50,26 +50,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMPOSITIONREQUEST']._serialized_end=677
   _globals['_STREAMPOSITION']._serialized_start=679
   _globals['_STREAMPOSITION']._serialized_end=733
-  _globals['_BARSREQUEST']._serialized_start=735
-  _globals['_BARSREQUEST']._serialized_end=828
-  _globals['_BARS']._serialized_start=830
-  _globals['_BARS']._serialized_end=938
-  _globals['_BARUPDATESREQUEST']._serialized_start=940
-  _globals['_BARUPDATESREQUEST']._serialized_end=993
-  _globals['_BARUPDATES']._serialized_start=995
-  _globals['_BARUPDATES']._serialized_end=1076
-  _globals['_UPDATESREQUEST']._serialized_start=1078
-  _globals['_UPDATESREQUEST']._serialized_end=1094
-  _globals['_TRADESREQUEST']._serialized_start=1096
-  _globals['_TRADESREQUEST']._serialized_end=1132
-  _globals['_UPDATEBATCH']._serialized_start=1135
-  _globals['_UPDATEBATCH']._serialized_end=1478
-  _globals['_PROBEFRAME']._serialized_start=1480
-  _globals['_PROBEFRAME']._serialized_end=1529
-  _globals['_INGESTCOUNTS']._serialized_start=1532
-  _globals['_INGESTCOUNTS']._serialized_end=1726
-  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_start=1680
-  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_end=1726
-  _globals['_MARKETDATASERVICE']._serialized_start=1836
-  _globals['_MARKETDATASERVICE']._serialized_end=2541
+  _globals['_STREAMCLAIM']._serialized_start=735
+  _globals['_STREAMCLAIM']._serialized_end=786
+  _globals['_STREAMOWNER']._serialized_start=788
+  _globals['_STREAMOWNER']._serialized_end=820
+  _globals['_BARSREQUEST']._serialized_start=822
+  _globals['_BARSREQUEST']._serialized_end=915
+  _globals['_BARS']._serialized_start=917
+  _globals['_BARS']._serialized_end=1025
+  _globals['_BARUPDATESREQUEST']._serialized_start=1027
+  _globals['_BARUPDATESREQUEST']._serialized_end=1080
+  _globals['_BARUPDATES']._serialized_start=1082
+  _globals['_BARUPDATES']._serialized_end=1163
+  _globals['_UPDATESREQUEST']._serialized_start=1165
+  _globals['_UPDATESREQUEST']._serialized_end=1181
+  _globals['_TRADESREQUEST']._serialized_start=1183
+  _globals['_TRADESREQUEST']._serialized_end=1219
+  _globals['_UPDATEBATCH']._serialized_start=1222
+  _globals['_UPDATEBATCH']._serialized_end=1565
+  _globals['_PROBEFRAME']._serialized_start=1567
+  _globals['_PROBEFRAME']._serialized_end=1616
+  _globals['_INGESTCOUNTS']._serialized_start=1619
+  _globals['_INGESTCOUNTS']._serialized_end=1813
+  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_start=1767
+  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_end=1813
+  _globals['_MARKETDATASERVICE']._serialized_start=1923
+  _globals['_MARKETDATASERVICE']._serialized_end=2693
 # @@protoc_insertion_point(module_scope)

@@ -113,6 +113,20 @@ class StreamPosition(_message.Message):
     next_sequence: int
     def __init__(self, known: _Optional[bool] = ..., next_sequence: _Optional[int] = ...) -> None: ...
 
+class StreamClaim(_message.Message):
+    __slots__ = ("stream_id", "principal")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    principal: str
+    def __init__(self, stream_id: _Optional[str] = ..., principal: _Optional[str] = ...) -> None: ...
+
+class StreamOwner(_message.Message):
+    __slots__ = ("principal",)
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    principal: str
+    def __init__(self, principal: _Optional[str] = ...) -> None: ...
+
 class BarsRequest(_message.Message):
     __slots__ = ("symbol", "interval", "limit", "before", "since")
     SYMBOL_FIELD_NUMBER: _ClassVar[int]

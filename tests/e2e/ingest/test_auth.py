@@ -94,6 +94,13 @@ async def test_a_stream_is_of_the_principal_that_opened_it(keys, ledger, address
     assert ledger.prices("s") == [1, 2, 3]
 
 
+async def test_a_stream_stays_its_principals_at_another_server(keys, ledger, aggregator):
+    for role, expected in (("all", True), ("some", False), ("all", True)):
+        async with serving(aggregator.address) as at, bounded():
+            ack = await finish(parse_address(at), encode_auth(keys[role]), encode_hello("s"))
+            assert ack.success is expected
+
+
 async def test_a_revoked_key_ends_its_connections(keys, ledger, address):
     client = await Client.connect(address)
     client.writer.write(encode_auth(keys["all"]) + frames(1))

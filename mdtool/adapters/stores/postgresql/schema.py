@@ -11,7 +11,8 @@ from mdtool.adapters.stores.postgresql.connection import Location, Session
 
 VERSION: Final = 1
 # A stream of which only parts were imported has no next sequence. `heard` orders streams by their
-# latest step. Tables that every step updates have free space, so that updates change no index.
+# latest step. `owner` is the principal that has opened a stream first, NULL where nobody
+# authenticated. Tables that every step updates have free space, so that updates change no index.
 _TABLES: Final = """
 CREATE TABLE format (version bigint NOT NULL);
 
@@ -21,7 +22,8 @@ CREATE TABLE streams (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     stream_id text COLLATE "C" NOT NULL UNIQUE,
     next_sequence bigint,
-    heard bigint NOT NULL DEFAULT 0
+    heard bigint NOT NULL DEFAULT 0,
+    owner text
 ) WITH (fillfactor = 50);
 
 CREATE TABLE symbols (
@@ -84,12 +86,15 @@ CREATE TABLE market (epoch bigint NOT NULL);
 
 INSERT INTO market VALUES (0);
 """
-_HAS_LOTS: Final = """
-SELECT EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = to_regclass('symbols') AND attname = 'lot'
-)
+_HAS_LATER_COLUMNS: Final = """
+SELECT count(*) = 2 FROM pg_attribute
+WHERE attrelid = to_regclass('symbols') AND attname = 'lot'
+OR attrelid = to_regclass('streams') AND attname = 'owner'
 """
-_ADD_LOTS: Final = "ALTER TABLE symbols ADD COLUMN IF NOT EXISTS lot bigint NOT NULL DEFAULT 0"
+_ADD_LATER_COLUMNS: Final = """
+ALTER TABLE symbols ADD COLUMN IF NOT EXISTS lot bigint NOT NULL DEFAULT 0;
+ALTER TABLE streams ADD COLUMN IF NOT EXISTS owner text;
+"""
 _HAS_STORE: Final = "SELECT to_regclass('format') IS NOT NULL"
 
 
@@ -135,8 +140,8 @@ def create(session: Session, location: Location) -> None:
             _create_tables(session, location)
         session.execute("SELECT pg_advisory_unlock(%s)", key)
     check(session, location)
-    if not _is_true(session, _HAS_LOTS):  # which the version before never notices
-        session.execute(_ADD_LOTS)
+    if not _is_true(session, _HAS_LATER_COLUMNS):  # which the version before never notices
+        session.execute(_ADD_LATER_COLUMNS)
 
 
 def _create_tables(session: Session, location: Location) -> None:

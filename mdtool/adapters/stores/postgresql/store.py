@@ -70,6 +70,10 @@ INSERT INTO streams (stream_id)
 SELECT stream_id FROM unnest(%s::text[]) AS added (stream_id) ORDER BY stream_id COLLATE "C"
 ON CONFLICT DO NOTHING
 """
+_OWN: Final = """
+INSERT INTO streams (stream_id, owner) VALUES (%s, %s)
+ON CONFLICT (stream_id) DO UPDATE SET owner = excluded.owner WHERE streams.owner IS NULL
+"""
 _LOCK_STREAMS: Final = """
 SELECT stream_id, number, next_sequence FROM streams WHERE stream_id = ANY (%s)
 ORDER BY stream_id FOR NO KEY UPDATE
@@ -169,6 +173,18 @@ class Store(SqlReader):
     def claim(self) -> None:
         """Hold the store's market until the block ends, or this process does, however it ends."""
         self._claim.hold()
+
+    def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is."""
+        owner = self.owner(stream_id)
+        if owner is not None:
+            return owner
+
+        def own(session: Session) -> str:
+            session.execute(_OWN, (stream_id, principal))
+            return str(session.rows(_STATEMENTS.owner, stream_id)[0][0])
+
+        return self._server.run(own)
 
     def write(self, step: Step) -> None:
         """Write a step; when this returns, it is stored whatever happens to this process."""

@@ -23,7 +23,8 @@ _RETRY_S: Final = 0.01
 # with others in a block, and `trades` is all of them. A symbol without a lot has 0. The latest
 # trade's time is NULL in a symbol without trades, and the next sequence in a stream of which only
 # parts were imported. `has_parts` says that trades may be stored that are not before the position.
-# `heard` orders streams by their latest step. `steps` grows with every step, so that an older copy
+# `heard` orders streams by their latest step. `owner` is the principal that has opened a stream
+# first, NULL where nobody authenticated. `steps` grows with every step, so that an older copy
 # of the file is recognised.
 _TABLES: Final = """
 CREATE TABLE store (
@@ -42,7 +43,8 @@ CREATE TABLE streams (
     stream_id TEXT NOT NULL UNIQUE,
     next_sequence INTEGER,
     heard INTEGER NOT NULL DEFAULT 0,
-    has_parts INTEGER NOT NULL DEFAULT 1
+    has_parts INTEGER NOT NULL DEFAULT 1,
+    owner TEXT
 );
 CREATE INDEX streams_heard ON streams (heard);
 CREATE TABLE trade_rows (
@@ -128,6 +130,11 @@ _ADDED_COLUMNS: Final = """
 ALTER TABLE trades RENAME TO trade_rows;
 ALTER TABLE streams ADD COLUMN has_parts INTEGER NOT NULL DEFAULT 1;
 """
+_LATER_COLUMNS: Final = (
+    ("symbols", "lot", "INTEGER NOT NULL DEFAULT 0"),
+    ("streams", "owner", "TEXT"),
+)
+"""Tables, columns and their kinds, which programs of the same version before never notice."""
 
 
 _BYTES: Final = f"x'{bytes(range(256)).hex()}'"
@@ -225,16 +232,18 @@ def migrate(connection: sqlite3.Connection) -> None:
             _execute(connection, _ADDED_COLUMNS + _BLOCKS + _VIEW)
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
-    if not _has_lots(connection):  # which versions before never notice
+    for table, column, kind in _LATER_COLUMNS:
+        if _has_column(connection, table, column):
+            continue
         connection.execute("BEGIN IMMEDIATE")
-        if not _has_lots(connection):  # still
-            connection.execute("ALTER TABLE symbols ADD COLUMN lot INTEGER NOT NULL DEFAULT 0")
+        if not _has_column(connection, table, column):  # still
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
         connection.execute("COMMIT")
 
 
-def _has_lots(connection: sqlite3.Connection) -> bool:
-    columns = connection.execute("SELECT name FROM pragma_table_info('symbols')").fetchall()
-    return ("lot",) in columns
+def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    query = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+    return connection.execute(query, (table, column)).fetchone() is not None
 
 
 def version(connection: sqlite3.Connection) -> int:

@@ -43,6 +43,10 @@ _MOVE_STREAM: Final = """
 UPDATE streams SET next_sequence = ?, heard = (SELECT max(heard) + 1 FROM streams)
 WHERE number = ?
 """
+_OWN: Final = """
+INSERT INTO streams (stream_id, has_parts, owner) VALUES (?, 0, ?)
+ON CONFLICT (stream_id) DO UPDATE SET owner = excluded.owner WHERE streams.owner IS NULL
+"""
 _HAS_PARTS: Final = "UPDATE streams SET has_parts = 1 WHERE number = ?"
 _KEYS_OF_ROWS: Final = """
 SELECT timestamp, stream, sequence FROM trade_rows
@@ -109,6 +113,15 @@ class Store(BlockReader):
     def claim(self) -> None:
         """Hold the store's market until the block ends, or this process does."""
         self._claim.hold()
+
+    def own(self, stream_id: str, principal: str) -> str:
+        """Make a stream a principal's, unless it is another's; return whose it is."""
+        owner = self.owner(stream_id)
+        if owner is not None:
+            return owner
+        with self._file.writing() as session:
+            session.execute(_OWN, (stream_id, principal))
+            return str(session.rows(STATEMENTS.owner, stream_id)[0][0])
 
     def write(self, step: Step) -> None:
         """Write a step; when this returns, it is stored whatever happens to this process."""
