@@ -260,7 +260,7 @@ class Principal:
     quota : str
         The class of its quotas; empty for the default one.
     expires_s : float
-        When its token expires, in s since the epoch.
+        When its token or certificate expires, in s since the epoch.
     key_id : str
         Of the API key that it authenticated by, empty for none.
     """
@@ -312,10 +312,12 @@ class Roles:
     def __iter__(self) -> Any:
         return iter(self._grants)
 
-    def of_certificate(self, name: str) -> Principal | None:
+    def of_certificate(self, name: str, ends_s: float = math.inf) -> Principal | None:
         """Return the principal of a client's certificate, None where no role names it."""
         roles = [role for role, names in self._certified.items() if name in names]
-        return self.principal(f"{CERTIFIED}{name}", roles) if roles else None
+        if not roles:
+            return None
+        return self.principal(f"{CERTIFIED}{name}", roles, expires_s=ends_s)
 
     def principal(
         self,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import functools
 import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.config import SECTIONS, did_you_mean, load, load_table, load_tables, setting
@@ -29,6 +31,9 @@ TLS_TO_PLAIN: Final = "the client speaks TLS, and this port does not; set [tls] 
 NO_TLS: Final = "the peer does not speak TLS"
 _REPLACING_S: Final = 0.2
 """How long after its certificate a key may be replaced."""
+_VERSION, _VALIDITY, _SHORT_TIME, _LONG = 0xA0, 3, 0x17, 0x80
+"""Of a certificate in DER: the tag of its version, the place of its validity, the tag of a time
+with two digits of the year, and the first of the lengths that are longer than a byte."""
 _ALERT, _HANDSHAKE, _MAJOR = 0x15, 0x16, 0x03
 _REASONS: Final = {
     "WRONG_VERSION_NUMBER": NO_TLS,
@@ -276,22 +281,69 @@ def http_options(service: str, address: str) -> Mapping[str, Any]:
     return {"ssl": tls.context, "server_hostname": tls.name(parse_address(address)[0])}
 
 
-def certificate_name(transport: asyncio.BaseTransport) -> str | None:
-    """Return the name in the certificate of a connection's peer, None where it has none.
+class PeerCertificate(NamedTuple):
+    """What the certificate of a connection's peer says, which an authority of `client-ca` signed.
 
-    The authority of `client-ca` has signed it. It is the first DNS name of its alternative names,
-    else the common name of its subject.
+    Attributes
+    ----------
+    name : str
+        The first DNS name of its alternative names, else the common name of its subject.
+    ends_s : float
+        When it expires, in s since the epoch.
     """
+
+    name: str
+    ends_s: float
+
+
+def peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:
+    """Return the certificate of a connection's peer, None without one that has a name."""
     certificate = transport.get_extra_info("peercert")
     if not certificate:
         return None
+    ends_s = _seconds(certificate["notAfter"])
     for kind, name in certificate.get("subjectAltName", ()):
         if kind == "DNS":
-            return str(name)
+            return PeerCertificate(str(name), ends_s)
     for (key, value), *_ in certificate.get("subject", ()):
         if key == "commonName":
-            return str(value)
+            return PeerCertificate(str(value), ends_s)
     return None
+
+
+_seconds = functools.lru_cache(1_024)(ssl.cert_time_to_seconds)
+
+
+@functools.lru_cache(1_024)
+def certificate_end(pem: str) -> float:
+    """Return when a verified certificate expires, in s since the epoch.
+
+    The standard library reads that of a connection of its own only.
+    """
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    _, signed = next(_elements(der))
+    _, body = next(_elements(signed))
+    # The version is optional, and the only element with this tag.
+    fields = [value for tag, value in _elements(body) if tag != _VERSION]
+    _, (tag, end) = _elements(fields[_VALIDITY])
+    text = end.decode("ascii")
+    if tag == _SHORT_TIME:
+        text = ("19" if text >= "5" else "20") + text  # RFC 5280, 4.1.2.5.1
+    return dt.datetime.strptime(text, "%Y%m%d%H%M%S%z").timestamp()
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the tags and the contents of a sequence in DER, of tags of one byte."""
+    at = 0
+    while at < len(der):
+        tag, length = der[at], der[at + 1]
+        at += 2
+        if length > _LONG:
+            width = length - _LONG
+            length = int.from_bytes(der[at : at + width], "big")
+            at += width
+        yield tag, der[at : at + length]
+        at += length
 
 
 def is_tls(data: bytes | bytearray | memoryview) -> bool:

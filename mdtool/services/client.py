@@ -22,7 +22,7 @@ from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import ANONYMOUS, CERTIFIED, ForbiddenError, Principal
 from mdtool.core.throttle import Throttle
-from mdtool.core.tls import TLS_TO_PLAIN, certificate_name
+from mdtool.core.tls import TLS_TO_PLAIN, peer_certificate
 from mdtool.core.units import NS_PER_S
 from mdtool.services.limits import (
     DEFAULT_QUOTA,
@@ -209,7 +209,7 @@ class Admission:
         # A connection that is lost already has no peer name.
         host, *_ = transport.get_extra_info("peername") or ("",)
         security = self.security
-        principal = None if security is None else security.certified(certificate_name(transport))
+        principal = None if security is None else security.certified(peer_certificate(transport))
         return self.client(client_address(host), principal)
 
     def report_tls(self, peer: str) -> None:

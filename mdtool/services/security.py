@@ -31,6 +31,7 @@ from mdtool.core.permissions import (
     Roles,
 )
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.tls import PeerCertificate
 from mdtool.core.trades import Frames, Reason
 from mdtool.services.limits import QuotaConfig
 from mdtool.wire.websocket import CloseCode
@@ -238,9 +239,14 @@ class Security:
             self._refreshing = asyncio.ensure_future(self._authenticator.refresh())
             raise
 
-    def certified(self, name: str | None) -> Principal | None:
-        """Return whom a client's certificate names, None without one that a role names."""
-        return None if name is None else self._roles.of_certificate(name)
+    def certified(self, certificate: PeerCertificate | None) -> Principal | None:
+        """Return whom a client's certificate names, None without one that a role names.
+
+        One that has expired since the connection began names nobody any more.
+        """
+        if certificate is None or certificate.ends_s <= time.time():
+            return None
+        return self._roles.of_certificate(*certificate)
 
     async def principal_now(self, token: str) -> Principal:
         """As `Authenticator.authenticate_now`."""

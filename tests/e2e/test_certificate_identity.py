@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
+import time
+from types import SimpleNamespace
 
 import grpc
 import grpc.aio
 import pytest
 from aiohttp import ClientSession, TCPConnector
+from cryptography import x509
 
 from mdtool.adapters import rpc
+from mdtool.adapters.identity import authenticator
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import ConfigError
 from mdtool.core.permissions import Roles
+from mdtool.core.tls import certificate_end
+from mdtool.services import security
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.dbn_session import End, FromStart, encode_request
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.book_services import Heard, Receiver, sender_of
-from tests.support.certificates import Certificates
+from tests.support.certificates import DAY, Certificates
 from tests.support.dbn_files import MAY_1, header, order, write
 from tests.support.services import logged
 from tests.support.tokens import ROLES, Keys
@@ -49,6 +56,16 @@ def test_names_match_patterns_and_others_have_no_role():
     assert roles.of_certificate("Desk-7") is None
     with pytest.raises(ConfigError, match=r"\[roles.desk\] certificates: expects a list"):
         Roles({"desk": {"certificates": "x"}})
+
+
+def test_a_certificate_ends_when_it_says(tmp_path):
+    made = Certificates(tmp_path)
+    far = dt.timedelta(days=365 * 40)  # which has a time with four digits of the year
+    for name, valid in (("soon", DAY), ("past", -DAY), ("late", far)):
+        made.issue(name, ["desk-7"], valid)
+        pem = made.read(f"{name}.pem")
+        expected = x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+        assert certificate_end(pem.decode()) == expected
 
 
 async def connect(address, context):
@@ -107,6 +124,36 @@ async def test_of_a_client_of_vwaps_and_a_token_goes_before_it(market, certifica
             other.say("SUBSCRIBE *")
             assert (await other.next())["error"].startswith("token: missing")
             other.writer.close()
+
+
+async def test_a_connection_ends_with_its_certificate(market, certificates, monkeypatch):
+    later_s = time.time() + 2 * DAY.total_seconds()
+    with logged("mdtool.services.vwap", logging.DEBUG) as log:
+        async with vwap_feed(market.address) as address:
+            await log.heard("connected")
+            client = Client(*await connect(address, certificates.context("client")))
+            await send(market, message(2, [tick(300, 3, symbol=1), tick(1, 1)], ["AAPL", "MSFT"]))
+            known = Client(*await connect(address, certificates.context("client")))
+            known.say(f"AUTH {certificates.keys['all']}")
+            await known.until(symbol="MSFT")
+            client.say("SUBSCRIBE AAPL")
+            await client.until(symbol="AAPL")
+            for module in (authenticator, security):  # not the handshake, which asks OpenSSL
+                monkeypatch.setattr(module, "time", clock(later_s))
+            assert await client.until(error="the token has expired, or is revoked")
+            assert await client.reader.read() == b""
+            again = Client(*await connect(address, certificates.context("client")))
+            again.say("SUBSCRIBE *")
+            assert (await again.next())["error"].startswith("token: missing")
+            await send(market, message(4, [tick(700, 3, symbol=1)], ["AAPL", "MSFT"]))
+            await known.until(symbol="MSFT", price=7)
+            for each in (client, known, again):
+                each.writer.close()
+
+
+def clock(now_s):
+    """The module `time`, at another moment."""
+    return SimpleNamespace(time=lambda: now_s, monotonic=time.monotonic)
 
 
 async def test_of_a_receiver_of_dbn_and_a_request(certificates, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from mdtool.adapters.dbn_tcp import connect_source
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError, StartupError
 from mdtool.core.tcp import listen
-from mdtool.core.tls import ServerTls, TlsConfig, certificate_name
+from mdtool.core.tls import ServerTls, TlsConfig, peer_certificate
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.services.gateway.config import GatewayConfig
@@ -191,7 +191,7 @@ async def test_the_name_of_a_clients_certificate(shared):
 
     class Naming(asyncio.Protocol):
         def connection_made(self, transport):
-            names.put_nowait(certificate_name(transport))
+            names.put_nowait(peer_certificate(transport).name)
             transport.close()
 
     listener = await listen(Naming, "127.0.0.1", 0, tls=tls)

@@ -21,7 +21,7 @@ from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
 from mdtool.core.permissions import ForbiddenError
 from mdtool.core.tcp import bind, close_all
-from mdtool.core.tls import ServerTls
+from mdtool.core.tls import PeerCertificate, ServerTls, certificate_end
 from mdtool.services.aggregator.reflection import add_reflection
 from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.limits import CapacityError, LimitError, Limits
@@ -45,6 +45,7 @@ _STATUS: Final = {
 }
 _ALTERNATIVE_NAMES: Final = "x509_subject_alternative_name"
 _COMMON_NAME: Final = "x509_common_name"
+_CERTIFICATE: Final = "x509_pem_cert"
 _STOP_GRACE_S: Final = 0.5
 """How long calls may continue once the server stops: readers end by themselves, writers resend."""
 
@@ -88,13 +89,17 @@ async def _authenticate(client: Client, metadata: Iterable[tuple[str, str | byte
     client.check_token()
 
 
-def _certificate_name(context: Any) -> str | None:
-    """As `certificate_name`, of the peer of a call."""
+def _peer_certificate(context: Any) -> PeerCertificate | None:
+    """As `peer_certificate`, of a call."""
     found = context.auth_context() or {}
     names = [each.decode("ascii", "replace") for each in found.get(_ALTERNATIVE_NAMES, ())]
-    return next((name for name in names if not _is_address(name)), None) or next(
+    name = next((name for name in names if not _is_address(name)), None) or next(
         (each.decode("utf-8", "replace") for each in found.get(_COMMON_NAME, ())), None
     )
+    pem = next(iter(found.get(_CERTIFICATE, ())), None)
+    if name is None or pem is None:
+        return None
+    return PeerCertificate(name, certificate_end(pem.decode("ascii")))
 
 
 def _is_address(name: str) -> bool:
@@ -194,7 +199,7 @@ class GrpcServer:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
         security = self.admission.security
-        principal = None if security is None else security.certified(_certificate_name(context))
+        principal = None if security is None else security.certified(_peer_certificate(context))
         client = self.admission.client(client_address(host), principal)
         task = asyncio.current_task()
         assert task is not None

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import ForbiddenError, Principal
-from mdtool.core.tls import certificate_name
+from mdtool.core.tls import peer_certificate
 from mdtool.services.client import Client
 from mdtool.services.http.answers import CLIENT, Statuses
 from mdtool.services.limits import LimitError
@@ -135,7 +135,7 @@ def _check(request: web.Request, client: Client, policy: Policy, is_limited: boo
 
 def _certified(request: web.Request, security: Security) -> Principal | None:
     transport = request.transport
-    return None if transport is None else security.certified(certificate_name(transport))
+    return None if transport is None else security.certified(peer_certificate(transport))
 
 
 def _header_of(request: web.Request) -> str | None:
