@@ -129,6 +129,8 @@ class Admission:
         The connections to those processes.
     subscriptions_of : Counter of str
         Subscriptions by identity, where clients authenticate.
+    is_metered : bool
+        Whether a class of quotas bounds the bytes that clients are sent.
     """
 
     limits: Limits
@@ -144,6 +146,7 @@ class Admission:
     changed: set[str] | None = field(init=False, default=None)
     elsewhere: dict[int, Elsewhere] = field(init=False, default_factory=dict)
     subscriptions_of: Counter[str] = field(init=False, default_factory=Counter)
+    is_metered: bool = field(init=False)
     _quotas: dict[str, Quota] = field(init=False, default_factory=dict)
     _tls_reported_s: float = field(init=False, default=-math.inf)
 
@@ -153,6 +156,7 @@ class Admission:
         for name in {DEFAULT_QUOTA, *given}:
             self._quotas[name] = Quota(limits, given.get(name, QuotaConfig()))
         self._quotas.setdefault(SERVICE_QUOTA, Quota(Limits(), QuotaConfig()))
+        self.is_metered = any(quota.sent_bytes is not None for quota in self._quotas.values())
         default = self._quotas[DEFAULT_QUOTA]
         self.requests, self.upstream = default.requests, default.upstream
         rate = max(1, round(limits.time_percent * _US_PER_PERCENT))
@@ -444,7 +448,15 @@ class Client:
         return end
 
     def spend_request(self) -> None:
-        """Count a request answered from memory; raise LimitError when there were too many."""
+        """Count a request answered from memory; raise LimitError when there were too many.
+
+        Also when the client has been sent more bytes than its quota allows by now.
+        """
+        throttle = self._quota.sent_bytes
+        if throttle is not None and (wait_s := self.spend_bytes(0)):
+            retry_s = math.ceil(wait_s)
+            message = f"quota of {throttle.rate_per_s:,} bytes a second is used up"
+            raise LimitError(f"{message}; retry in {retry_s} s", {"Retry-After": str(retry_s)})
         self._quota.requests.spend(self.identity)
 
     def spend_ticks(self, ticks: int) -> float:
@@ -452,12 +464,28 @@ class Client:
 
         Its other connections wait too. A client is blocked by backpressure, and loses nothing.
         """
-        throttle = self._quota.ticks
+        return self._charge(self._quota.ticks, ticks)
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether the bytes that clients are sent have to be counted."""
+        return self._admission.is_metered
+
+    def spend_bytes(self, sent: int) -> float:
+        """Count bytes that the client was sent; return for how many seconds more have to wait."""
+        return self._charge(self._quota.sent_bytes, sent)
+
+    async def pay(self, sent: int) -> None:
+        """Count bytes that the client was sent, and wait until it may be sent more."""
+        if self._admission.is_metered and (wait_s := self.spend_bytes(sent)):
+            await asyncio.sleep(wait_s)
+
+    def _charge(self, throttle: Throttle | None, count: int) -> float:
         if throttle is None:
             return 0.0
         now_ns = time.monotonic_ns()
-        if ticks:
-            throttle.charge(self.identity, now_ns, ticks)
+        if count:
+            throttle.charge(self.identity, now_ns, count)
         return throttle.wait_ns(self.identity, now_ns) / NS_PER_S
 
     def spend_upstream(self) -> None:

@@ -185,6 +185,9 @@ class QuotaConfig:
     ticks_per_s: int | None = setting(
         None, "Ticks a second that are taken, 0 for any number; more wait with their sender.", low=0
     )
+    bytes_per_s: int | None = setting(
+        None, "Bytes a second that are sent, 0 for any number; what is more waits.", low=0
+    )
 
 
 class Quota:
@@ -204,6 +207,8 @@ class Quota:
         Of one client, or UNLIMITED.
     ticks : Throttle or None
         Of the ticks that clients send, None for any number.
+    sent_bytes : Throttle or None
+        Of the bytes that clients are sent, None for any number.
     """
 
     def __init__(self, limits: Limits, given: QuotaConfig) -> None:
@@ -222,6 +227,8 @@ class Quota:
         self.subscriptions = given.subscriptions or UNLIMITED
         ticks_per_s = given.ticks_per_s or UNLIMITED
         self.ticks = _throttle(ticks_per_s, ticks_per_s)
+        bytes_per_s = given.bytes_per_s or UNLIMITED
+        self.sent_bytes = _throttle(bytes_per_s, bytes_per_s)
 
 
 SERVICE_QUOTA: Final = "service"

@@ -155,6 +155,24 @@ async def test_a_revoked_key_ends_its_calls(stub, keys):
     assert caught.value.details() == "the token has expired, or is revoked"
 
 
+async def test_updates_beyond_a_quota_of_bytes_are_conflated(keys, monkeypatch):
+    keys.configure(monkeypatch)
+    keys.add_settings("[quotas.default]\nbytes-per-s = 100\n")
+    monkeypatch.setenv("MDTOOL_AUTH_SERVICES_SECRET", SECRET)
+    async with aggregator() as running, bounded():
+        await running.send(message(0, [tick(100, 1)], ["AAPL"]))
+        call = rpc.Stub(running.channel, keys["all"]).StreamAggregates(request("AAPL"))
+        await call.read()
+        for number in range(1, 400):
+            ticks = [tick(100 * number + 100, 1)]
+            await running.send(message(number, ticks, ["AAPL"]))
+        received = 1
+        while (await call.read()).volume < 400:
+            received += 1
+        call.cancel()
+    assert received < 100
+
+
 async def test_services_of_a_run_trust_each_other(market):
     async with AggregatorClient(market.address) as client:
         await client.session("AAPL", "", WITHIN_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import databento_dbn as dbn
 import numpy as np
@@ -75,6 +76,19 @@ async def test_a_receiver_gets_the_records_that_it_may_read(sender, keys, role):
     n_records = sum(map(len, heard.records))
     assert (heard.begins[0].position, heard.last.position) == (0, n_records)
     assert isinstance(heard.last, End)
+
+
+async def test_a_receiver_gets_no_more_bytes_than_its_quota(keys, day, monkeypatch):
+    keys.configure(monkeypatch)
+    keys.add_settings("[quotas.default]\nbytes-per-s = 5000\n")
+    headers = {"Authorization": f"Bearer {keys['all']}"}
+    async with bounded(), sender_of(day) as http:
+        async with http.post("/start-streaming", headers=headers) as response:
+            assert response.status == 200
+        began_s = time.monotonic()
+        heard, _ = await heard_by(http.data, FromStart(), keys["all"])
+    assert isinstance(heard.last, End)
+    assert time.monotonic() - began_s > 1  # 220 orders of 56 bytes, 5,000 of them at once
 
 
 @pytest.mark.parametrize("role", SEEN)

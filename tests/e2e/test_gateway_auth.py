@@ -240,6 +240,40 @@ async def test_without_a_token_clients_have_the_role_anonymous_where_it_is_optio
             assert (await socket.receive_str()).startswith("CONNECTED")
 
 
+async def test_what_is_sent_beyond_a_quota_of_bytes_waits(keys, monkeypatch):
+    roles = {**ROLES, "slow": {"read": ["*"], "quota": "slow"}}
+    token, other = keys.make("ann", "slow"), keys.make("ben", "slow")
+    security = keys.security(roles=roles, slow=QuotaConfig(bytes_per_s=200))
+    path = "/api/v2/aggregates"
+    async with gateway(monkeypatch, keys, security) as client, bounded():
+        socket = await opened(client, "/stream", token)
+        await subscribed(socket, "aggregates", "MSFT")
+        while True:
+            async with client.get(path, headers=bearer(token)) as response:
+                text = await response.text()
+                if response.status == 429:
+                    break
+        assert int(response.headers["Retry-After"]) >= 1
+        assert "quota of 200 bytes a second is used up" in text
+        async with client.get(path, headers=bearer(other)) as response:
+            assert response.status == 200
+        await socket.send_json({"op": "ping"})  # its answer comes once there is room
+        assert await socket.receive_json() == {"op": "pong"}
+        while True:
+            async with client.get(path, headers=bearer(token)) as response:
+                if response.status == 200:
+                    break
+        await socket.close()
+
+
+async def subscribed(socket, channel, symbol):
+    """Subscribe, and read the answer and the current state."""
+    request = {"op": "subscribe", "id": 1, "channel": channel, "symbols": [symbol]}
+    await socket.send_json(request)
+    assert (await socket.receive_json())["ok"]
+    assert (await socket.receive_json())["symbol"] == symbol
+
+
 async def test_a_class_of_quotas_is_each_principals_own(keys, monkeypatch, no_refill):
     roles = {**ROLES, "slow": {"read": ["*"], "quota": "slow"}}
     token, other = keys.make("ann", "slow"), keys.make("ben", "slow")

@@ -267,6 +267,57 @@ class TestMistakenPorts:
                 await sender.run(print)
 
 
+@pytest.mark.parametrize("who", ["self-signed", "expired", "foreign"])
+async def test_a_clients_certificate_that_is_not_valid(shared, tmp_path, monkeypatch, caplog, who):
+    shared.use(monkeypatch, client_ca=shared["ca.pem"])
+    if who == "expired":
+        certificates, name = shared, "late"
+        shared.issue(name, ["desk-7"], -DAY)
+    else:
+        certificates, name = Certificates(tmp_path), "ca" if who == "self-signed" else "client"
+    context = shared.context()
+    context.load_cert_chain(certificates[f"{name}.pem"], certificates[f"{name}.key"])
+    async with bounded(), stack() as route:
+        for address in (route.serve_tcp, route.vwap, route.gateway):
+            with contextlib.suppress(OSError):
+                client = await connect(address, context)
+                client.writer.write(frame() + END_FRAME)
+                assert await client.reader.read() == b""
+        files = ("ca.pem",), (f"{name}.key",), (f"{name}.pem",)
+        root, key, chain = (
+            (folder.folder / file).read_bytes()
+            for folder, (file,) in zip((shared, certificates, certificates), files, strict=True)
+        )
+        credentials = grpc.ssl_channel_credentials(root, key, chain)
+        async with grpc.aio.secure_channel(route.aggregate, credentials) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await rpc.Stub(channel).GetAggregate(marketdata_pb2.AggregateRequest(symbol="A"))
+        client = await connect(route.serve_tcp, shared.context("client"))
+        client.writer.write(frame() + END_FRAME)
+        assert (await client.last_reply()).message.startswith("Accepted 1 tick")
+    lines = [each for each in caplog.messages if "certificate of the peer is rejected" in each]
+    assert lines
+
+
+async def test_a_server_whose_certificate_is_its_own(tmp_path, monkeypatch):
+    certificates = Certificates(tmp_path)
+    certificates.use(monkeypatch, cert=certificates["ca.pem"], key=certificates["ca.key"])
+    other = Certificates(tmp_path / "other")
+    async with bounded(), serving("127.0.0.1:1") as address:
+        monkeypatch.setenv("MDTOOL_TLS_CA", other["ca.pem"])
+        with pytest.raises(PeerError, match=r"is rejected: .*(issuer certificate|self-signed)"):
+            await sender_to(parse_address(address), runs(1)).run(print)
+
+
+async def test_clients_that_speak_tls_to_plain_ports_disturb_nobody(shared):
+    async with bounded(), stack() as route:
+        for address in (route.serve_tcp, route.aggregate, route.gateway, route.vwap):
+            host, port = parse_address(address)
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.open_connection(host, port, ssl=shared.context())
+        await check(route, 1)
+
+
 @pytest.mark.parametrize("listener", ["dbn", "vwap"])
 async def test_clients_that_speak_tls_to_a_plain_port_are_reported_once(shared, tmp_path, listener):
     async with contextlib.AsyncExitStack() as stack:

@@ -127,3 +127,19 @@ async def test_a_revoked_key_ends_its_connections_and_others_stay(market, keys):
         assert await client.reader.read() == b""
         await running.send(message(2, [tick(700, 1)], ["AAPL"]))
         await other.until(symbol="AAPL", price=7)
+
+
+async def test_lines_beyond_a_quota_of_bytes_are_conflated(keys, monkeypatch):
+    async with aggregator() as running, bounded():
+        keys.configure(monkeypatch)
+        keys.add_settings("[quotas.default]\nbytes-per-s = 100\n")
+        with logged("mdtool.services.vwap", logging.DEBUG) as log:
+            async with vwap_feed(running.address) as address, connected(address) as client:
+                await log.heard("connected")
+                client.say(f"AUTH {keys['all']}")
+                for price in range(1, 401):
+                    await running.send(message(price - 1, [tick(100 * price, 1)], ["AAPL"]))
+                lines = [await client.next()]
+                while lines[-1]["price"] != 400:
+                    lines.append(await client.next())
+    assert len(lines) < 100

@@ -45,6 +45,11 @@ class Keys:
         settings.write_text(f"[auth]\nmode = {mode!r}\nkeys = {str(self.path)!r}\n{roles}")
         monkeypatch.setenv("MDTOOL_CONFIG", str(settings))
 
+    def add_settings(self, text: str) -> None:
+        """Add to what `configure` has written, for services that start later."""
+        settings = self.path.with_name("mdtool.toml")
+        settings.write_text(settings.read_text() + text)
+
     def security(self, mode: str = REQUIRED, roles=ROLES, **quotas: QuotaConfig) -> Security:
         """What a service authenticates its clients by."""
         config = AuthConfig(mode=mode, keys=str(self.path))

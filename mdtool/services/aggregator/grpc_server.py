@@ -59,13 +59,20 @@ class Call:
         What the client may read and write.
     """
 
-    __slots__ = ("_client", "abort", "access", "peer", "send_initial_metadata", "write")
+    __slots__ = ("_client", "_send", "abort", "access", "peer", "send_initial_metadata", "write")
 
     def __init__(self, context: Any, client: Client) -> None:
         self._client = client
         self.access = client.principal.access
         self.abort, self.peer, self.write = context.abort, context.peer, context.write
         self.send_initial_metadata = context.send_initial_metadata
+        if client.is_metered:
+            self._send, self.write = context.write, self._metered
+
+    async def _metered(self, message: Any) -> None:
+        """Send a message, and wait until its client may be sent more bytes."""
+        await self._send(message)
+        await self._client.pay(message.ByteSize())
 
     async def spend_ticks(self, ticks: int) -> None:
         """Count ticks that the client has sent, and wait as long as its quota says."""

@@ -28,6 +28,7 @@ from mdtool.services.http.answers import (
     HeadedError,
     Statuses,
     answering,
+    client_of,
     failure,
     no_route,
     traced,
@@ -132,6 +133,8 @@ class Routes:
         admit: Admit = self._admit if is_limited else self._check_origin
         if self.admission.security is not None:
             admit = functools.partial(self._enter, policy, is_limited)
+        if self.admission.is_metered:
+            handler = _metered(handler)
         times = self.times.setdefault(path, RouteTimes())
         wrapped = answering(handler, STATUSES, times.add, admit, fail)
         if is_limited:
@@ -195,3 +198,18 @@ class Routes:
 
     def _identify(self, request: web.Request) -> Client:
         return self.admission.client(self._proxies.client_of(request))
+
+
+def _metered(handler: Handler) -> Handler:
+    """Return a handler whose answers count against the bytes that their client may be sent.
+
+    Those that are written piece by piece count themselves.
+    """
+
+    async def counted(request: web.Request) -> web.StreamResponse:
+        response = await handler(request)
+        if isinstance(response, web.Response):
+            client_of(request).spend_bytes(response.content_length or 0)
+        return response
+
+    return counted

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
-from mdtool.services.client import Tally
+from mdtool.services.client import Client, Tally
 from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Event, Owner, Update
 from mdtool.wire.websocket import CloseCode, close_frame, text_frame, text_header
 
@@ -17,6 +17,32 @@ _LINGER_S: Final = 2.0
 """How long a client that is closed may take to read what was written, such as why."""
 _SEND_BUFFER_BYTES: Final = 1 << 16
 """What the system keeps for a client that is behind: by default, megabytes of the past."""
+
+
+class Metered:
+    """A connection whose bytes count against the quota of its client, and wait for that.
+
+    Parameters
+    ----------
+    transport : asyncio.Transport
+    client : Client
+    """
+
+    def __init__(self, transport: asyncio.Transport, client: Client) -> None:
+        self._transport = transport
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write, and count what is written."""
+        self._client.spend_bytes(len(data))
+        self._transport.write(data)
+
+    def get_write_buffer_size(self) -> int:
+        """Return how much waits: something also while the client may be sent nothing."""
+        return self._transport.get_write_buffer_size() or bool(self._client.spend_bytes(0))
 
 
 class Outbox:
@@ -28,7 +54,7 @@ class Outbox:
 
     Parameters
     ----------
-    transport : asyncio.Transport
+    transport : asyncio.Transport or Metered
         The connection of a WebSocket that is prepared, without compression.
     tally : Tally
         Where messages are counted.
@@ -45,7 +71,7 @@ class Outbox:
 
     def __init__(
         self,
-        transport: asyncio.Transport,
+        transport: asyncio.Transport | Metered,
         tally: Tally,
         patience_s: float,
         last_message: Callable[[int, str], bytes] | None = None,

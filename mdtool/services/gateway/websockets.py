@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from mdtool.adapters.identity.errors import TokenError
 from mdtool.services.client import Client
 from mdtool.services.gateway.http import UpgradeRequiredError
-from mdtool.services.gateway.outbox import Outbox
+from mdtool.services.gateway.outbox import Metered, Outbox
 from mdtool.services.http.answers import Handler, client_of
 from mdtool.services.limits import LimitError
 from mdtool.wire.websocket import CloseCode, close_reason
@@ -196,7 +196,8 @@ async def websocket(
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
-        outbox = Outbox(transport, tally, patience_s, last_message)
+        writing = Metered(transport, client) if client.is_metered else transport
+        outbox = Outbox(writing, tally, patience_s, last_message)
         socket = WebSocket(client, response, outbox, transport)
         with contextlib.closing(outbox):
             yield socket

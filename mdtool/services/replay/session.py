@@ -318,8 +318,10 @@ class Session:
         self._progress.position += len(records)
 
     async def _send(self, records: Records) -> None:
-        self._writer.write(encode_records(records))
+        data = encode_records(records)
+        self._writer.write(data)
         await self._writer.drain()
+        await self._client.pay(len(data))
         self._progress.sent += len(records)
 
     async def _close(self, final: End | Refused) -> None:

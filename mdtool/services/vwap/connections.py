@@ -175,6 +175,7 @@ class Connection(asyncio.Protocol):
         self._admitted = contextlib.ExitStack()
         self._is_connected = False
         self._is_behind = False
+        self._is_over_quota = False
         self._has_subscribed = False
         self._missed: dict[str, None] = {}
         self._is_catching_up = False
@@ -244,10 +245,21 @@ class Connection(asyncio.Protocol):
 
     def send(self, lines: bytes, symbols: Iterable[str]) -> None:
         """Send the states of symbols, which are also given as lines, now or conflated later."""
-        if self._is_behind or self._transport.is_closing():
+        if self._is_behind or self._is_over_quota or self._transport.is_closing():
             self._missed.update(dict.fromkeys(symbols))
         else:
-            self._transport.write(lines)
+            self._write(lines)
+
+    def _write(self, lines: bytes) -> None:
+        self._transport.write(lines)
+        if self._client.is_metered and (wait_s := self._client.spend_bytes(len(lines))):
+            self._is_over_quota = True
+            asyncio.get_running_loop().call_later(wait_s, self._write_on)
+
+    def _write_on(self) -> None:
+        """Send what the quota of the client has held back."""
+        self._is_over_quota = False
+        self._write_missed()
 
     def close(self) -> None:
         """Close the connection, at once if the client has stopped reading."""
@@ -391,8 +403,8 @@ class Connection(asyncio.Protocol):
 
     def _write_missed(self) -> None:
         self._is_catching_up = False
-        if self._is_behind or self._transport.is_closing():
-            return  # `resume_writing` goes on
+        if self._is_behind or self._is_over_quota or self._transport.is_closing():
+            return  # `resume_writing` or `_write_on` goes on
         some = list(islice(self._missed, STATES_AT_ONCE))
         for symbol in some:
             del self._missed[symbol]
@@ -400,7 +412,7 @@ class Connection(asyncio.Protocol):
             self._is_catching_up = True
             asyncio.get_running_loop().call_soon(self._write_missed)
         if some:
-            self._transport.write(self._connections.lines(some))
+            self._write(self._connections.lines(some))
 
     def _schedule_check(self) -> None:
         """Check after a while whether the client has read anything."""

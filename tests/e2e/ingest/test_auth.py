@@ -138,8 +138,7 @@ async def test_without_authentication_tokens_are_left_unread(ledger, address):
 
 
 async def test_a_principal_sends_no_more_ticks_than_its_quota(keys, ledger, aggregator):
-    settings = keys.path.with_name("mdtool.toml")
-    settings.write_text(settings.read_text() + "[quotas.default]\nticks-per-s = 50\n")
+    keys.add_settings("[quotas.default]\nticks-per-s = 50\n")
     async with serving(aggregator.address) as at:
         address = parse_address(at)
         began_s = time.monotonic()
@@ -153,8 +152,7 @@ async def test_a_principal_sends_no_more_ticks_than_its_quota(keys, ledger, aggr
 
 
 async def test_another_principal_has_a_quota_of_its_own(keys, ledger, aggregator):
-    settings = keys.path.with_name("mdtool.toml")
-    settings.write_text(settings.read_text() + "[quotas.default]\nticks-per-s = 1\n")
+    keys.add_settings("[quotas.default]\nticks-per-s = 1\n")
     async with serving(aggregator.address) as at:
         address = parse_address(at)
         blocked = await Client.connect(address)

@@ -20,6 +20,7 @@ from mdtool.services.http.answers import (
     UNBUFFERED,
     Handler,
     answer,
+    client_of,
     encode_object,
     failure,
     reader_of,
@@ -106,6 +107,7 @@ class BookServices:
                 try:
                     async for chunk in _permitted(chunks, reader):
                         await response.write(chunk)
+                        await client_of(request).pay(len(chunk))
                 except aiohttp.ClientError as error:
                     log.warning("%s is unavailable: %s", self._receiver.name, error)
                     line = {"error": f"the {self._receiver.name} became unavailable"}

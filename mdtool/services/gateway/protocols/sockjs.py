@@ -190,6 +190,7 @@ class SockJs:
                     if request.transport is not None:
                         request.transport.abort()
                     break
+                await session.client.pay(len(chunk))
         return response
 
     def _mark(self, request: web.Request, response: web.StreamResponse) -> None:
