@@ -157,7 +157,7 @@ async def test_a_revoked_key_ends_its_calls(stub, keys):
 
 async def test_updates_beyond_a_quota_of_bytes_are_conflated(keys, monkeypatch):
     keys.configure(monkeypatch)
-    keys.add_settings("[quotas.default]\nbytes-per-s = 100\n")
+    keys.add_settings("[quotas.default]\nbytes-per-s = 40\n")
     monkeypatch.setenv("MDTOOL_AUTH_SERVICES_SECRET", SECRET)
     async with aggregator() as running, bounded():
         await running.send(message(0, [tick(100, 1)], ["AAPL"]))
