@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ChildProcess
+from tests.support.processes import ChildProcess, children
 from tests.support.requirements import missing
 from tests.support.services import service
 
@@ -36,14 +35,6 @@ def can_be_first() -> bool:
 def _namespaces():
     if not can_be_first():
         missing("this user may not make process namespaces")
-
-
-def children(pid: int) -> list[int]:
-    """Return the children of a process; a zombie is one until it is reaped."""
-    tasks = Path(f"/proc/{pid}/task")
-    return [
-        int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()
-    ]
 
 
 def wait_until(condition):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from pathlib import Path
 
 
 class ChildProcess(subprocess.Popen):
@@ -20,3 +22,13 @@ class ChildProcess(subprocess.Popen):
             self.kill()
             self.wait()
             raise
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process; a zombie is one until it is reaped."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has
+                found += map(int, (task / "children").read_text().split())
+    return found

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 
 import pytest
 
 from mdtool.core.lifecycle import LIFELINE_FD
+from tests.support.processes import children
 
 PATIENCE_S = 200.0
 """How long a test waits for a line before it fails."""
+GRACE_S = 30.0
+"""How long services may take to end after their supervisor."""
 FREE_PORTS = [
     *("--serve-tcp-port", "0"),
     *("--aggregate-port", "0"),
@@ -91,8 +95,12 @@ class Supervised:
         return self.process.returncode
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        """Kill it, and wait until its services have noticed: what they use is free then."""
+        left = children(self.process.pid) if self.process.poll() is None else []
+        with Watch(left) as services:
+            self.process.kill()
+            self.process.wait()
+            services.end(GRACE_S)
         self._reader.join()
         self.process.stdout.close()
         self.process.stderr.close()
@@ -112,7 +120,7 @@ def check(addresses, *arguments):
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def serve(*arguments, before=()):
     """Run `mdtool serve` with these arguments, in memory if no store is named."""
     if "all" in arguments and not STORES.intersection(arguments):
@@ -128,7 +136,10 @@ class Watch:
     """Observes the end of processes, also of those that are not children."""
 
     def __init__(self, pids):
-        self._watched = [os.pidfd_open(pid) for pid in pids]
+        self._watched = []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                self._watched.append(os.pidfd_open(pid))
 
     def __enter__(self):
         return self
@@ -140,3 +151,10 @@ class Watch:
     def all_ended(self, timeout_s):
         """Wait for each of them."""
         return all(select.select([process], [], [], timeout_s)[0] for process in self._watched)
+
+    def end(self, grace_s):
+        """Wait for each of them, and kill those that take too long."""
+        for process in self._watched:
+            if not select.select([process], [], [], grace_s)[0]:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                select.select([process], [], [])

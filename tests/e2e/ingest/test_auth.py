@@ -158,7 +158,7 @@ async def test_another_principal_has_a_quota_of_its_own(keys, ledger, aggregator
         blocked = await Client.connect(address)
         blocked.writer.write(encode_auth(keys["all"]) + frames(1_000))
         async with bounded():
-            await ledger.when(lambda: ledger.count() == 1_000)
+            await ledger.when(ledger.count)  # more than a second's
             ack = await finish(address, encode_auth(keys["denied"]), frame("AAPL"))
         assert ack.message.startswith("Accepted 1 tick")
 

@@ -12,19 +12,32 @@ import pytest
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError, StartupError, UsageError
 from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.ingest.intake import Intake
 from mdtool.services.ingest.server import IngestServer
 from mdtool.wire.frames import Ack
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import Client, frame, frames, prices, send, serving
 
 
-async def test_many_slow_connections_make_few_batches(address, ledger):
+async def test_many_slow_connections_make_few_batches(address, ledger, monkeypatch):
+    taken, are_all_taken = 0, asyncio.Event()
+    publish = Intake.publish
+
+    def counted(intake, stream, published):
+        nonlocal taken
+        publish(intake, stream, published)
+        taken += published.count
+        if taken == 100:
+            are_all_taken.set()
+
+    monkeypatch.setattr(Intake, "publish", counted)
     ledger.hold()
     clients = [await Client.connect(address) for _ in range(100)]
     for k, client in enumerate(clients):
         client.writer.write(frame(price=k + 1))
     acks = [asyncio.create_task(client.finish()) for client in clients]
     await ledger.when(lambda: ledger.batches == 1)
+    await are_all_taken.wait()
     ledger.release()
     for ack in await asyncio.gather(*acks):
         assert ack == Ack(True, "Accepted 1 tick, refused 0")
@@ -155,8 +168,9 @@ async def test_a_stop_before_the_commit_is_no_loss_to_clients_that_resume(
     assert ledger.prices("s") == [1, 2, 3]
 
 
-async def test_a_refusal_for_good_ends_the_server(aggregator, ledger):
+async def test_a_refusal_for_good_ends_the_server(aggregator, ledger, monkeypatch):
     """It would meet the same batch again; started anew, it asks its clients to resume."""
+    monkeypatch.setattr("mdtool.services.ingest.server.SETTLE_S", 0.05)
     ledger.refusal = grpc.StatusCode.FAILED_PRECONDITION
 
     async def serve():

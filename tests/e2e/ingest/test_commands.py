@@ -222,7 +222,7 @@ def test_wrong_input_is_reported_in_one_line(arguments, stdin, status, said):
 
 
 def test_an_unavailable_server_is_reported_in_one_line(free_port):
-    done = completed("send", "--port", free_port, "--connect-timeout-s", 0.3, stdin=TICK)
+    done = completed("send", "--port", free_port, "--connect-timeout-s", 2, stdin=TICK)
     assert done.returncode == 1
     assert done.stderr.decode() == (
         f"mdtool: 127.0.0.1:{free_port}: Connection refused; is mdtool serve-tcp running there?\n"

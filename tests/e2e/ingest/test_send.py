@@ -249,7 +249,7 @@ async def test_a_plain_stream_ends_with_its_connection(address):
 
 async def test_a_server_that_is_not_there_is_named(free_port):
     with pytest.raises(PeerError) as raised:
-        await send(("127.0.0.1", free_port), runs(10), connect_timeout_s=0.2)
+        await send(("127.0.0.1", free_port), runs(10), connect_timeout_s=2.0)
     assert str(raised.value) == (
         f"127.0.0.1:{free_port}: Connection refused; is mdtool serve-tcp running there?"
     )
@@ -265,7 +265,7 @@ async def test_a_host_of_several_addresses_is_named_too(monkeypatch, free_port):
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     with pytest.raises(PeerError, match=rf"^host:{free_port}: no connection at any address"):
-        await send(("host", free_port), runs(10), connect_timeout_s=0.2)
+        await send(("host", free_port), runs(10), connect_timeout_s=2.0)
 
 
 async def test_a_host_that_does_not_exist_is_named():
@@ -292,7 +292,7 @@ async def answering(*answers):
 async def test_a_server_that_closes_at_the_hello_leads_to_plain():
     async with answering() as address:
         with pytest.raises(PeerError, match=r"closed the connection at the Hello; .*--plain"):
-            await send(address, runs(10), connect_timeout_s=1.0)
+            await send(address, runs(10), connect_timeout_s=2.0)
 
 
 async def test_a_refusal_is_passed_on():
@@ -431,6 +431,8 @@ async def test_what_is_waited_for_is_logged_once(ledger, told, monkeypatch):
         ledger.hold()
         async with aggregator.serving():
             await told.has(2)
+            # Between two commits a slow server is silent again, which is another silence.
+            monkeypatch.setattr(sender_module, "_SILENCE_S", 86_400.0)
             ledger.release()
             await sending
     waiting = f"{address}: waiting for it to"
