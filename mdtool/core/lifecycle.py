@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol
 
+from mdtool.core import reloading
 from mdtool.core.config import load, setting
 from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -97,7 +98,8 @@ def run_service(service: Service, within_s: float | None = None, *, logs_ready: 
 
     The first SIGINT, SIGTERM or SIGHUP stops it in order. A second SIGINT ends the process at
     once, and so does a stop that takes longer than `within_s`, by default the settings, even while
-    the event loop is blocked.
+    the event loop is blocked. A process without a terminal that has certificates or keys reads them
+    again at SIGHUP instead, and one that a supervisor runs never stops at it.
 
     Parameters
     ----------
@@ -128,8 +130,9 @@ async def _supervised(service: Service, deadline: threading.Timer, logs_ready: b
         service.run(announce(service.name, logs=logs_ready)), name=service.name
     )
     stop = _Stop(loop, task, deadline)
+    is_supervised = LIFELINE_FD in os.environ
     watch_lifeline(lambda: stop("supervisor ended", EXIT_OK))
-    with _signals(stop), _woken_by_signals(loop):
+    with _signals(stop, _Hangup(loop, is_supervised)), _woken_by_signals(loop):
         try:
             await task
         except asyncio.CancelledError:
@@ -172,8 +175,38 @@ class _Stop:
         self._task.cancel()
 
 
+class _Hangup:
+    """What SIGHUP means: the end of the terminal, or that files are to be read again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_supervised: bool) -> None:
+        self._loop = loop
+        self._is_supervised = is_supervised
+        self._has_terminal = _has_terminal()
+        self._context = contextvars.copy_context()
+
+    def ends(self) -> bool:
+        """Return whether it stops the service."""
+        if self._is_supervised:  # its supervisor stops it
+            return False
+        return self._has_terminal or not reloading.is_anything_in_use()
+
+    def reload(self) -> None:
+        """Read files again, in the loop's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the service has ended
+            self._loop.call_soon_threadsafe(reloading.read_again, context=self._context)
+
+
+def _has_terminal() -> bool:
+    """Return whether a terminal controls this process, whose end is a SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _signals(stop: _Stop) -> Iterator[None]:
+def _signals(stop: _Stop, hangup: _Hangup) -> Iterator[None]:
     """Stop at a signal.
 
     These are plain handlers, not the loop's, so that a blocked loop (one that compiles a kernel)
@@ -181,7 +214,9 @@ def _signals(stop: _Stop) -> Iterator[None]:
     """
 
     def received(number: int, _frame: FrameType | None) -> None:
-        if number != signal.SIGINT:
+        if number == signal.SIGHUP and not hangup.ends():
+            hangup.reload()
+        elif number != signal.SIGINT:
             stop("terminated", EXIT_OK)
         elif stop.requested:
             os._exit(EXIT_INTERRUPTED)

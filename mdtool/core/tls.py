@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from mdtool.core import reloading
 from mdtool.core.addresses import parse_address
 from mdtool.core.config import SECTIONS, did_you_mean, load, load_table, load_tables, setting
 from mdtool.core.errors import ConfigError, MdtoolError, StartupError
@@ -97,7 +98,7 @@ _Stamps = tuple[tuple[int, int, int] | None, ...]
 
 
 class ServerTls:
-    """The TLS of a listener, whose files are read again once they change.
+    """The TLS of a listener, whose files are read again once they change, and at SIGHUP.
 
     Connections keep the certificate that they began with. Files that cannot be used, as while
     they are being replaced, leave the last ones in force.
@@ -122,6 +123,7 @@ class ServerTls:
         self._files = [Path(file) for file in files if file]
         self._stamp = self._stamps()
         self._context = _steadily(self._files, self._load)
+        reloading.add(self)
 
     @property
     def requires_certificate(self) -> bool:
@@ -140,10 +142,16 @@ class ServerTls:
         self._refresh()
         return self._pem
 
+    def read_again(self) -> None:
+        """As `Reloadable.read_again`."""
+        self._read(self._stamps())
+
     def _refresh(self) -> None:
         stamp = self._stamps()
-        if stamp == self._stamp:
-            return
+        if stamp != self._stamp:
+            self._read(stamp)
+
+    def _read(self, stamp: _Stamps) -> None:
         self._stamp = stamp
         try:
             self._context = self._load()

@@ -14,8 +14,9 @@ import urllib.request
 import pytest
 
 from mdtool.adapters.stores import open_history
-from mdtool.wire.frames import ReplyDecoder
+from mdtool.wire.frames import END_FRAME, ReplyDecoder
 from mdtool.wire.tick_encoder import encode_frames
+from tests.support.certificates import Certificates
 from tests.support.commands import completed
 from tests.support.services import service
 from tests.support.supervised import FREE_PORTS, PATIENCE_S, Watch, check, needs_pidfd, serve
@@ -89,6 +90,27 @@ def test_a_check_goes_through_all_services_and_leaves_nothing_behind(form, tmp_p
             ("AAPL", 1)
         ]
     assert "stopped with" not in "".join(services.lines)
+
+
+@in_both_forms
+def test_a_hangup_has_certificates_read_again_and_connections_stay(form, tmp_path, monkeypatch):
+    certificates = Certificates(tmp_path)
+    certificates.use(monkeypatch)
+    with serve("all", "-J", "--only", "serve-tcp,aggregate", *form, *FREE_PORTS) as services:
+        host, _, port = services.addresses(2)["serve-tcp"].rpartition(":")
+        with (
+            socket.create_connection((host, int(port))) as connection,
+            certificates.context().wrap_socket(connection, server_hostname=host) as client,
+        ):
+            for _ in range(2):
+                services.process.send_signal(signal.SIGHUP)
+                for _ in ("serve-tcp", "aggregate"):
+                    services.heard(r"\[tls\] cert .*: read again")
+            client.sendall(encode_frames(["AAPL"], [0], [10**9], [1], [time.time_ns()]).data)
+            client.sendall(END_FRAME)
+            (ack,) = ReplyDecoder().feed(client.makefile("rb").read())
+        assert ack.message == "Accepted 1 tick, refused 0"
+        assert services.end(signal.SIGTERM) == 0
 
 
 @needs_pidfd

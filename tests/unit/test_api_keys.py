@@ -7,6 +7,7 @@ import pytest
 
 from mdtool.adapters.identity.api_keys import ApiKey, ApiKeys, add, revoke
 from mdtool.adapters.identity.errors import TokenError
+from mdtool.core import reloading
 from mdtool.core.errors import InputError
 
 
@@ -62,6 +63,10 @@ def test_a_revoked_key_is_gone_once_the_file_is_read_again(path):
         keys.find(first)
     assert keys.find(second).name == "b"
     assert revoke(path, "nobody") == []
+    assert not keys.reload()
+    reloading.read_again()
+    assert keys.reload()
+    assert not keys.reload()
 
 
 def test_a_file_that_is_broken_leaves_the_keys_read_before(path, caplog):

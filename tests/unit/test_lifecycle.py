@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def spawn():
     """Start a process that runs a service with a given body, and wait until it says `running`."""
     started = []
 
-    def start(body, *, cleanup="pass", within_s=FOR_EVER_S, **popen):
+    def start(body, *, cleanup="pass", within_s=FOR_EVER_S, under=(), **popen):
         script = f"""
 import asyncio, os, signal, sys, time
 from mdtool.core import logs
@@ -45,7 +46,7 @@ logs.configure()
 sys.exit(run_service(Probe(), within_s={within_s}))
 """
         process = ChildProcess(
-            [sys.executable, "-c", script],
+            [*under, sys.executable, "-c", script],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -145,6 +146,50 @@ def test_a_hangup_is_left_ignored_where_it_was(spawn):
     finally:
         signal.signal(signal.SIGHUP, before)
     expect(process, "True")
+
+
+RELOADING = f"""
+    from mdtool.core import reloading
+    class Files:
+        def read_again(self):
+            print("read again", flush=True)
+    files = Files()
+    reloading.add(files)
+    {WAIT}
+"""
+
+
+def test_a_hangup_without_a_terminal_has_files_read_again(spawn):
+    process = spawn(RELOADING, start_new_session=True)
+    expect(process, "running")
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+        expect(process, "read again")
+    process.send_signal(signal.SIGTERM)
+    assert outcome(process)[:2] == (0, "stopping\nstopped\n")
+
+
+def test_the_end_of_its_terminal_stops_a_service_that_has_files(spawn):
+    ours, its = pty.openpty()
+    process = spawn(RELOADING, under=("setsid", "-c"), stdin=its)
+    os.close(its)
+    expect(process, "running")
+    os.close(ours)
+    assert outcome(process)[:2] == (0, "stopping\nstopped\n")
+
+
+def test_a_supervised_service_without_files_goes_on_after_a_hangup(spawn):
+    reading, writing = os.pipe()
+    environment = {**os.environ, LIFELINE_FD: str(reading)}
+    process = spawn(WAIT, env=environment, pass_fds=[reading])
+    expect(process, "running")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)  # handled after it, even where both wait
+    code, _, err = outcome(process)
+    os.close(reading)
+    os.close(writing)
+    assert code == 130
+    assert "stopping (interrupted)" in err
 
 
 def test_a_second_interrupt_ends_at_once(spawn):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mdtool.adapters.certificates import Authority
+from mdtool.core import reloading
 from mdtool.core.errors import ConfigError, MdtoolError, StartupError
 from mdtool.core.tls import ServerTls, TlsConfig, client_tls, is_tls, load_tls, server_tls
 from tests.support.certificates import DAY, Certificates
@@ -108,6 +109,9 @@ def test_files_are_read_again_once_they_change(certificates, caplog):
     assert tls.context is not first
     assert tls.pem != pem
     assert "read again" in caplog.text
+    second = tls.context
+    reloading.read_again()
+    assert tls.context is not second
 
 
 @pytest.mark.parametrize("made", [server_tls, client_tls])

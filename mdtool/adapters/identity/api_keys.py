@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from mdtool.adapters.identity.errors import TokenError
+from mdtool.core import reloading
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.permissions import MAX_NAME_CHARS
 
@@ -113,8 +114,9 @@ class ApiKeys:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._stamp = self._stat()
+        self._stamp: tuple[int, int, int] | None = self._stat()
         self._keys = _read(self.path)
+        reloading.add(self)
 
     def find(self, text: str) -> ApiKey:
         """Return the key of a text.
@@ -156,6 +158,10 @@ class ApiKeys:
             return False
         log.info("%s: read %d API keys", self.path, len(self._keys))
         return True
+
+    def read_again(self) -> None:
+        """As `Reloadable.read_again`: the next `reload` does, in a thread of its own."""
+        self._stamp = None
 
     def _stat(self) -> tuple[int, int, int]:
         try:

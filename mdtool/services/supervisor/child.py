@@ -54,6 +54,7 @@ class Child:
         self._after = after
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self._is_serving = False
         self._error = ""
 
     @property
@@ -118,6 +119,11 @@ class Child:
             self._signal(signal.SIGKILL)
             await asyncio.wait({running})
 
+    def read_again(self) -> None:
+        """Have the program's services read their files again; one that starts reads them anyway."""
+        if self._is_serving and not self._stopping and not self.program.is_source:
+            self._signal(signal.SIGHUP)
+
     async def _run_once(self) -> int:
         """Run the program to its end and return its exit status, negative for a signal."""
         ready_fd, ready_write = os.pipe()
@@ -134,6 +140,7 @@ class Child:
                     tasks.create_task(self._relay(process))
                 return await process.wait()
             finally:
+                self._is_serving = False
                 self._process = None
 
     async def _spawn(self, ready_fd: int) -> asyncio.subprocess.Process:
@@ -166,6 +173,7 @@ class Child:
         if not line:
             return  # it ended, or does not report that it is ready
         self.addresses = json.loads(line)["addresses"]
+        self._is_serving = True
         if self.ready.is_set():
             log.info("%s: running again", self.program.name)
         self.ready.set()

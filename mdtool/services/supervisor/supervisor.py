@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import groupby
 from typing import TypeAlias
 
+from mdtool.core import reloading
 from mdtool.core.lifecycle import Started
 from mdtool.services.supervisor.child import Child
 from mdtool.services.supervisor.output import Style
@@ -47,12 +48,18 @@ class Supervisor:
         self._styles = styles
         self._report = report
         self._running: Collection[Child] = ()
+        reloading.add(self)
 
     @property
     def process_ids(self) -> dict[str, int]:
         """The ids of the processes that run now, by the names of their programs."""
         ids = {child.program.name: child.process_id for child in self._running}
         return {name: process_id for name, process_id in ids.items() if process_id is not None}
+
+    def read_again(self) -> None:
+        """As `Reloadable.read_again`: the programs do."""
+        for child in self._running:
+            child.read_again()
 
     async def run(self, started: Started) -> None:
         """Run until cancelled.
