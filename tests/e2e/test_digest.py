@@ -25,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("no_settings")
 
 N_TRADES = 900
 """Few enough that a socket's subscriber misses none."""
+N_FIRST = 50
+"""Of every symbol, and no more than a subscription begins with."""
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +109,18 @@ async def test_tcp_stores_rest_and_stream(trades, tmp_path):
             for line in output_of("digest", trades, "--by", "symbol", "-q").decode().splitlines()
         ][:-1]
         async with following(addresses["gateway"], symbols) as rows:
-            await asyncio.to_thread(
-                completed, "send", trades, addresses["serve-tcp"], "--rate", 2_000, "-q"
-            )
-            streamed = TradeDigest()
-            async with asyncio.timeout(WITHIN_S):
-                async for symbol, row in rows:
-                    streamed.take(trades_of_rows(symbol, [row]))
-                    if streamed.total().rows == N_TRADES:
-                        break
+            send = ("send", trades, addresses["serve-tcp"], "--rate", 2_000, "--stream-id", "s")
+            streamed, heard = TradeDigest(), set()
+            # A subscription begins with the latest trades: once some have come, it has begun.
+            for count in (N_FIRST, N_TRADES):
+                await asyncio.to_thread(completed, *send, "--limit", count, "-q")
+                async with asyncio.timeout(WITHIN_S):
+                    async for symbol, row in rows:
+                        heard.add(symbol)
+                        streamed.take(trades_of_rows(symbol, [row]))
+                        if streamed.total().rows == count:
+                            break
+                assert heard == set(symbols)
         same = await asyncio.to_thread(check, addresses, "--digest", str(trades))
         other = tmp_path / "other.dbn"
         output_of("replay-dbn", trades, "-q", "-l", N_TRADES + 1, "-o", other)
