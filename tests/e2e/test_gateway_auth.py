@@ -18,6 +18,7 @@ from mdtool.wire.stomp import encode
 from tests.reference.market_source import MarketSource
 from tests.support.feed_followers import bearer
 from tests.support.gateways import gateway_of
+from tests.support.node_clients import node_script
 from tests.support.tokens import ROLES, Keys, required_by_gateways
 from tests.support.waiting import bounded
 
@@ -272,6 +273,39 @@ async def subscribed(socket, channel, symbol):
     await socket.send_json(request)
     assert (await socket.receive_json())["ok"]
     assert (await socket.receive_json())["symbol"] == symbol
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sockjs:websocket", "sockjs:xhr-streaming"])
+async def test_stompjs_shows_what_its_token_may_read(keys, monkeypatch, transport):
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        url = f"http://{client.host}:{client.port}"
+        arguments = "stomp_client.cjs", url, transport, "1.2", "/topic/market-data/*"
+        async with node_script(*arguments, token=keys["some"]) as script:
+            assert (await script.event())["event"] == "connected"
+            assert (await script.event())["body"]["symbol"] == "AAPL"
+            await script.do("disconnect")
+            assert await script.event() == {"event": "disconnected"}
+        for wrong in ("", "mdt_x_x"):
+            async with node_script(*arguments, token=wrong) as script:
+                assert (await script.event())["message"].startswith("CONNECT: token: ")
+                assert (await script.event())["event"] == "closed"
+
+
+async def test_graphql_ws_shows_what_its_token_may_read_until_it_is_revoked(keys, monkeypatch):
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        url = f"ws://{client.host}:{client.port}/graphql"
+        follow = 'subscription { marketData(symbol: "AAPL") { symbol } }'
+        async with node_script("graphql_ws.cjs", url, token=keys["some"]) as script:
+            await script.do("subscribe", id="a", query=follow)
+            assert (await script.event())["result"] == {"data": {"marketData": {"symbol": "AAPL"}}}
+            await script.do("subscribe", id="b", query="{ symbols }")
+            assert (await script.event())["result"] == {"data": {"symbols": ["AAPL"]}}
+            assert await script.event() == {"id": "b", "complete": True}
+            api_keys.revoke(keys.path, "some")
+            assert await script.event() == {"closed": UNAUTHORIZED}
+        async with node_script("graphql_ws.cjs", url) as script:
+            await script.do("subscribe", id="a", query="{ symbols }")
+            assert await script.event() == {"closed": UNAUTHORIZED}
 
 
 async def test_a_class_of_quotas_is_each_principals_own(keys, monkeypatch, no_refill):

@@ -1,7 +1,7 @@
 // Runs operations with the graphql-ws client, one after the other as it is told to on its input,
 // and tells what comes of each. Lost connections are opened again.
 //
-// node graphql_ws.cjs URL
+// node graphql_ws.cjs URL, with a token in MDTOOL_TOKEN or none
 // {"do": "subscribe", "id": "a", "query": "...", "variables": {...}}   {"do": "complete", "id": "a"}
 
 const readline = require("node:readline");
@@ -12,6 +12,7 @@ const tell = (event) => console.log(JSON.stringify(event));
 const client = createClient({
   url: process.argv[2],
   webSocketImpl: WebSocket,
+  connectionParams: process.env.MDTOOL_TOKEN ? { token: process.env.MDTOOL_TOKEN } : undefined,
   retryAttempts: 1000,
   retryWait: () => new Promise((resolve) => setTimeout(resolve, 20)),
   shouldRetry: () => true,

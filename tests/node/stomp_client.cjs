@@ -1,5 +1,6 @@
 // What @stomp/stompjs makes of the gateway, over a WebSocket or over SockJS by one transport.
-// node stomp_client.cjs URL websocket|sockjs:TRANSPORT VERSION DESTINATION
+// node stomp_client.cjs URL websocket|sockjs:TRANSPORT VERSION DESTINATION, with a token in
+// MDTOOL_TOKEN or none
 //
 // Says as JSON lines what happens; for each line on stdin it does what that says.
 
@@ -7,6 +8,7 @@ const { Client, Versions } = require("@stomp/stompjs");
 const readline = require("node:readline");
 
 const [url, transport, version, destination] = process.argv.slice(2);
+const token = process.env.MDTOOL_TOKEN;
 const say = (event) => process.stdout.write(JSON.stringify(event) + "\n");
 
 function socket() {
@@ -21,6 +23,7 @@ function socket() {
 const client = new Client({
   webSocketFactory: socket,
   stompVersions: new Versions([version]),
+  connectHeaders: token ? { Authorization: `Bearer ${token}` } : {},
   reconnectDelay: 0,
   heartbeatIncoming: 200,
   heartbeatOutgoing: 200,

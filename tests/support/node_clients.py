@@ -32,11 +32,11 @@ class NodeScript:
 
 
 @contextlib.asynccontextmanager
-async def node_script(name: str, *arguments: str):
-    """A script that runs until the block ends."""
+async def node_script(name: str, *arguments: str, token: str = ""):
+    """A script that runs until the block ends, and authenticates by a token, if any."""
     process = await asyncio.create_subprocess_exec(
         *(needs("node"), str(SCRIPTS / name), *arguments),
-        env={**os.environ, "NODE_PATH": str(node_modules())},
+        env={**os.environ, "NODE_PATH": str(node_modules()), "MDTOOL_TOKEN": token},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
