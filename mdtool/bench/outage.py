@@ -16,8 +16,8 @@ from mdtool.adapters import rpc
 from mdtool.bench.figures import Figure
 from mdtool.bench.market import NO_LIMIT, SYMBOLS
 from mdtool.bench.processes import process, service
-from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
+from mdtool.core.tcp import ReservedPort
 from mdtool.wire._pb import tick_pb2
 
 OUTAGE_S: Final = 10.0
@@ -55,7 +55,8 @@ async def measure(
     """
     answers: list[_Answer] = []
     async with contextlib.AsyncExitStack() as stack:
-        aggregator, address = await stack.enter_async_context(_aggregator(0))
+        held = stack.enter_context(ReservedPort("127.0.0.1"))
+        aggregator, address = await stack.enter_async_context(_aggregator(held.port))
         options = ("--aggregator", address, *NO_LIMIT)
         gateway = await stack.enter_async_context(service("gateway", *options))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -66,7 +67,7 @@ async def measure(
         aggregator.kill()
         killed_s = time.monotonic()
         await asyncio.sleep(outage_s)
-        await stack.enter_async_context(_aggregator(parse_address(address)[1]))
+        await stack.enter_async_context(_aggregator(held.port))
         restarted_s = time.monotonic()
         await _fresh(answers, restarted_s)
         await asyncio.sleep(_MARGIN_S)

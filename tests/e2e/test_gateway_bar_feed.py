@@ -119,6 +119,7 @@ async def test_a_series_outlives_the_aggregator(free_port):
                 assert await joined.next() == ["AAPL 200 1"]
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_a_client_that_follows_too_many_new_series_is_limited():
     client = Admission(Limits(upstream_per_s=1, upstream_burst=1)).client("1.2.3.4")
     async with aggregator() as running, feed_of(running.address) as feed:

@@ -18,7 +18,7 @@ from mdtool.wire.websocket import CloseCode
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.gateways import Client, connected
 from tests.support.services import running
-from tests.support.supervised import FREE_PORTS, serve
+from tests.support.supervised import FREE_PORTS, PATIENCE_S, serve
 from tests.support.waiting import bounded
 
 SOCKETS = 200
@@ -90,4 +90,4 @@ def test_a_stack_waits_for_its_gateway(form, monkeypatch):
         services.addresses(4)
         os.kill(services.process.pid, signal.SIGTERM)
         services.heard("gateway: draining for 2 s")
-        assert services.process.wait(60) == EXIT_OK
+        assert services.process.wait(PATIENCE_S) == EXIT_OK

@@ -57,9 +57,12 @@ async def test_a_client_that_does_not_answer_pings_is_forgotten_everywhere(
             await gone.connect()
             await gone.say(*said)
             assert await counted(client, "mdtool_sockets_opened_total", tally) == opened + 1
-            if follows_bars:
-                await running.subscribers.left.wait()
             async with bounded():
+                while follows_bars and len(running.subscribers) == readers:
+                    await gone.pong()  # stays until it follows them
+                    await client.answer("/health")
+                if follows_bars:
+                    await running.subscribers.left.wait()
                 while await counted(client, "mdtool_sockets", tally):
                     pass
             assert len(running.subscribers) == readers
@@ -74,7 +77,7 @@ async def test_a_client_that_does_not_answer_pings_is_forgotten_everywhere(
 
 
 async def test_a_client_that_answers_pings_stays_connected(monkeypatch):
-    monkeypatch.setattr(websockets, "HEARTBEAT_S", 2.0)
+    monkeypatch.setattr(websockets, "HEARTBEAT_S", 4.0)
     async with aggregator() as running, gateway_of(running.address) as client:
         await running.send(message(0, [tick(100)], ["AAPL"]))
         async with client.ws_connect("/ws/marketdata?symbol=AAPL", autoping=False) as socket:

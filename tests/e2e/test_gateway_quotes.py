@@ -24,7 +24,7 @@ from mdtool.wire.quotes import Quote
 from tests.reference.dbn_streams import START, header
 from tests.reference.market_source import TIME_NS, MarketSource
 from tests.support.book_services import sender_of
-from tests.support.gateways import gateway_of
+from tests.support.gateways import connected, gateway_of
 from tests.support.redis_servers import redis_server
 from tests.support.stomp_peers import stomp
 
@@ -47,7 +47,7 @@ async def told(socket, **wanted) -> dict:
     """The first message that says so."""
     while True:
         message = await socket.receive_json()
-        if wanted.items() <= message.items():
+        if wanted.items() <= message.items() and "error" not in message:
             return message
 
 
@@ -111,6 +111,7 @@ async def test_quotes_are_marked_stale_once_nobody_stands_for_them_and_fresh_aga
     async with contextlib.AsyncExitStack() as stack:
         async with source.serving():
             client = await stack.enter_async_context(gateway_of(source.address))
+            await connected(client)
             socket = await stack.enter_async_context(client.ws_connect("/ws"))
             assert await socket.receive_json() == of_trade("AAPL", 187.25)
         stale = of_trade("AAPL", 187.25, stale=True)
@@ -236,10 +237,12 @@ async def sender():
 
 
 async def test_quotes_come_out_of_a_dbn_stream(source, sender):
-    async with (
-        gateway_of(source.address, quotes_from=sender.address) as client,
-        client.ws_connect("/ws?symbols=MSFT") as socket,
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            gateway_of(source.address, quotes_from=sender.address)
+        )
+        await connected(client)
+        socket = await stack.enter_async_context(client.ws_connect("/ws?symbols=MSFT"))
         assert await socket.receive_json() == of_trade("MSFT", 415.5)
         writer = await sender.next()
         assert sender.requests == [b"from=live\n"]

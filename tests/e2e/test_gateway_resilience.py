@@ -102,7 +102,7 @@ async def test_the_circuit_closes_when_the_aggregator_is_back(source):
 
 
 async def test_an_aggregator_that_comes_back_meanwhile_is_asked_again(source):
-    settings = {"retry_ms": 50, "attempts": 100, "breaker_least": 10_000}
+    settings = {"retry_ms": 200, "attempts": 100, "breaker_least": 10_000}
     async with left_behind(source, **settings) as client:
         question = asyncio.create_task(client.answer(OTHER_BARS))
         while not (await client.answer("/health"))[1]["circuit"]["repeated"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -287,7 +288,8 @@ async def test_a_connection_without_a_request_is_closed(source, monkeypatch, hal
     async with gateway_of(source.address) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(half)
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionResetError):  # half of it came when it was closed
+            assert await reader.read() == b""
         writer.close()
 
 

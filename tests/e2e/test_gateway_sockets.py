@@ -10,6 +10,7 @@ import time
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
 
+from tests.support.gateways import connected, gateway_of
 from tests.support.waiting import bounded
 
 PATH = "/ws/marketdata?symbol="
@@ -52,23 +53,26 @@ async def test_an_unknown_symbol_is_answered_and_followed(source, client):
         assert (await socket.receive_json())["volume"] == 3
 
 
-async def test_a_client_that_does_not_read_skips_states_but_not_the_last(source, client):
-    reader, writer = await _raw_socket(client, "AAPL", receive_bytes=4_096)
-    writer.transport.pause_reading()
-    async with client.ws_connect(f"{PATH}AAPL") as brisk:
-        volume = (await brisk.receive_json())["volume"]
-        while await _conflated(client) == 0:
-            for _ in range(1_000):
-                source.trade("AAPL", 2.0, 1)
-                volume += 1
-            async with bounded():
-                while (await brisk.receive_json())["volume"] < volume:
-                    pass
-    writer.transport.resume_reading()
-    received = b""
-    while b'"volume":%d,' % volume not in received:
-        received = received[-100:] + await reader.read(1 << 16)
-    writer.close()
+async def test_a_client_that_does_not_read_skips_states_but_not_the_last(source):
+    async with gateway_of(source.address, slow_client_s=3_600) as client:
+        await connected(client)
+        reader, writer = await _raw_socket(client, "AAPL", receive_bytes=4_096)
+        writer.transport.pause_reading()
+        async with client.ws_connect(f"{PATH}AAPL") as brisk:
+            volume = (await brisk.receive_json())["volume"]
+            while await _conflated(client) == 0:
+                for _ in range(1_000):
+                    source.trade("AAPL", 2.0, 1)
+                    volume += 1
+                async with bounded():
+                    while (await brisk.receive_json())["volume"] < volume:
+                        pass
+        writer.transport.resume_reading()
+        received = b""
+        while b'"volume":%d,' % volume not in received:
+            received = received[-100:] + (data := await reader.read(1 << 16))
+            assert data
+        writer.close()
 
 
 async def test_messages_of_clients_are_ignored(source, client):

@@ -9,6 +9,7 @@ import json
 import pytest
 from aiohttp import ClientSession
 
+from mdtool.services.gateway import outbox
 from mdtool.services.gateway.protocols import sockjs
 from mdtool.wire.stomp import Frame, StompDecoder, encode
 from mdtool.wire.websocket import close_frame
@@ -16,11 +17,17 @@ from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
 from tests.support.requirements import node_modules
 from tests.support.stomp_peers import DeafPeer, counted
-from tests.support.waiting import bounded
+from tests.support.waiting import WITHIN_S, bounded
 
 SESSION = "/ws/000/s1"
 CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
 FOLLOW = encode("SUBSCRIBE", {"id": "0", "destination": "/topic/market-data/AAPL"}).decode()
+
+
+@pytest.fixture(autouse=True)
+def _patient_sessions(monkeypatch):
+    """Keep sessions whose next request is long in coming, as on a busy machine."""
+    monkeypatch.setattr(sockjs, "_ABSENCE_S", WITHIN_S)
 
 
 class Frames:
@@ -297,7 +304,8 @@ async def test_a_client_that_stops_polling_is_closed(client, source):
     assert await _poll(client) == ['c[4000,"too many messages wait to be read"]']
 
 
-async def test_a_websocket_client_that_never_reads_gets_the_reason_in_sockjs(source):
+async def test_a_websocket_client_that_never_reads_gets_the_reason_in_sockjs(source, monkeypatch):
+    monkeypatch.setattr(outbox, "_LINGER_S", WITHIN_S)
     async with (
         gateway_of(source.address, slow_client_s=1) as client,
         contextlib.AsyncExitStack() as stack,

@@ -7,13 +7,14 @@ import contextlib
 import pytest
 from aiohttp import WSServerHandshakeError
 
+from mdtool.services.gateway import outbox
 from mdtool.wire.stomp import encode
 from mdtool.wire.websocket import close_frame
 from tests.reference.market_source import MarketSource
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import PATH, DeafPeer, StompPeer, counted, stomp
-from tests.support.waiting import bounded
+from tests.support.waiting import WITHIN_S, bounded
 
 AAPL = {
     "symbol": "AAPL",
@@ -199,7 +200,8 @@ async def test_pages_of_other_origins_are_rejected(client):
     assert error.value.status == 403
 
 
-async def test_a_client_that_never_reads_is_closed_and_delays_no_other(source):
+async def test_a_client_that_never_reads_is_closed_and_delays_no_other(source, monkeypatch):
+    monkeypatch.setattr(outbox, "_LINGER_S", WITHIN_S)
     async with (
         gateway_of(source.address, slow_client_s=1) as client,
         contextlib.AsyncExitStack() as stack,
@@ -262,6 +264,7 @@ async def test_upstream_requests_of_many_subscriptions_are_spread():
             assert {(await peer.message())[0] for _ in topics} == set(topics)
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_too_many_upstream_subscriptions_are_rejected_and_leave_nothing_behind(source):
     settings = {"upstream_requests_per_s": 1, "upstream_burst": 1}
     async with gateway_of(source.address, **settings) as client:

@@ -134,16 +134,16 @@ async def test_websocket(source, client):
 
 async def test_heart_beats_of_both_sides_are_kept(source):
     async with (
-        gateway_of(source.address, stomp_heart_beat_ms=1_500) as client,
+        gateway_of(source.address, stomp_heart_beat_ms=3_000) as client,
         relay(client) as port,
     ):
         made = stomp.StompConnection12(
-            [("127.0.0.1", port)], heartbeats=(1_500, 1_500), heart_beat_receive_scale=2
+            [("127.0.0.1", port)], heartbeats=(3_000, 3_000), heart_beat_receive_scale=2
         )
         async with connection(made) as listener:
             assert await listener.next() == ("connected", "1.2")
             async with client.ws_connect(PATH) as socket:
-                await StompPeer(socket).connect(**{"heart-beat": "0,1500"})
+                await StompPeer(socket).connect(**{"heart-beat": "0,3000"})
                 for _ in range(3):
                     assert await socket.receive_str() == "\n"
             await asyncio.to_thread(made.subscribe, TOPIC, id="1")

@@ -24,10 +24,23 @@ INIT = '{"type":"connection_init"}'
 CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
 
 
+class ReadClock:
+    """A clock that goes on whenever it is read, so that each message costs as much."""
+
+    def __init__(self, step_ns: int) -> None:
+        self._now_ns = 0
+        self._step_ns = step_ns
+
+    def monotonic_ns(self) -> int:
+        self._now_ns += self._step_ns
+        return self._now_ns
+
+
 @pytest.fixture
 async def client(monkeypatch):
-    """A gateway with no time left for a client that has sent anything."""
+    """A gateway with no time left for hours for a client that has sent anything."""
     monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
+    monkeypatch.setattr(clients, "time", ReadClock(10**9))
     async with MarketSource().serving() as source:
         source.trade("AAPL", 187.25, 1)
         settings = {"proxies": 1, "client_time_percent": 0.01}
@@ -83,21 +96,10 @@ async def test_a_client_that_sent_too_much_waits_whatever_its_protocol(client, s
         await waiting
 
 
-class ReadClock:
-    """A clock that goes on by a millisecond whenever it is read, so that each message costs one."""
-
-    def __init__(self) -> None:
-        self._now_ns = 0
-
-    def monotonic_ns(self) -> int:
-        self._now_ns += 10**6
-        return self._now_ns
-
-
 async def test_a_client_that_waited_gets_its_turn(monkeypatch):
     monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
     monkeypatch.setattr(clients, "_LEAST_TURN_WAIT_S", 0.01)
-    monkeypatch.setattr(clients, "time", ReadClock())
+    monkeypatch.setattr(clients, "time", ReadClock(10**6))
     async with (
         MarketSource().serving() as source,
         gateway_of(source.address, client_time_percent=5) as client,

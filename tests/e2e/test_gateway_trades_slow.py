@@ -11,6 +11,7 @@ from mdtool.adapters.stores import open_store
 from mdtool.services.gateway.history import THREADS
 from tests.support.gateways import gateway_of
 from tests.support.stores import NOON_NS, STORES, run, step
+from tests.support.waiting import WITHIN_S
 
 NOBODY = "127.0.0.1:1"
 TRADES = "/api/v1/trades/AAPL"
@@ -27,7 +28,7 @@ ENDED = "DROP VIEW trade_rows; ALTER TABLE kept RENAME TO trade_rows;"
 def endless_sqlite(url: str):
     """Whoever reads trades counts to infinity before the first."""
     path = url.removeprefix("sqlite:///").partition("?")[0]
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=WITHIN_S)) as connection:
         connection.executescript(ENDLESS)
         yield
         connection.executescript(ENDED)

@@ -20,8 +20,9 @@ from tests.support.processes import ChildProcess
 from tests.support.services import MDTOOL, service
 from tests.support.waiting import wait_until
 
-RATE = 500
+RATE = 100
 """So few that the first region is lost before it has all of them."""
+FAST = 25_000
 
 
 def digest_of(path):
@@ -56,13 +57,13 @@ def test_a_second_region_continues_when_the_first_is_lost(tmp_path):
         gateway = stack.enter_context(service(*reading))
         command = [MDTOOL, "send", ticks, ingesting.address, "--stream-id", "test"]
         with ChildProcess([*command, "--rate", str(RATE)], stdout=subprocess.DEVNULL) as sender:
-            topics.wait_for("ticks", TICKS // 10)
+            topics.wait_for("ticks", TICKS // 100)
             assert sender.poll() is None
             first.kill()
             for process in (mirroring, ingesting.process, sender):
                 process.kill()
         address = stack.enter_context(ingest(second_url)).address
-        with sending(ticks, address, TICKS, 50 * RATE):
+        with sending(ticks, address, TICKS, FAST):
             check(topics, sent)
         until(store, TICKS)
         expected = {symbol: sum(size for _, size, _ in ticks) for symbol, ticks in sent.items()}

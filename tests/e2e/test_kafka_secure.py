@@ -57,13 +57,13 @@ def test_ticks_become_sessions(kafka, tmp_path, settings):
 def test_rejected_clients_get_the_reason(kafka, tmp_path, settings, changed, reason):
     settings |= changed
     left = {key: value for key, value in settings.items() if value is not None}
-    bus = secured(url_of(kafka, wait_s=3), kafka, tmp_path, left)
+    bus = secured(url_of(kafka, wait_s=10), kafka, tmp_path, left)
     ended = completed("serve-tcp", "--port", 0, "--bus", bus)
     assert ended.returncode == 3
     (line,) = ended.stderr.decode().splitlines()
     assert line.startswith(f"mdtool: kafka {kafka.secure_address}: cannot be reached (")
     assert reason in line
-    assert line.endswith("tried for 3 s)")
+    assert line.endswith("tried for 10 s)")
     assert PASSWORD not in line
 
 

@@ -19,7 +19,7 @@ from tests.support.commands import completed
 from tests.support.kafka_proxies import KafkaProxy
 from tests.support.kafka_topics import Topics, url_of, write_ticks
 from tests.support.services import service
-from tests.support.waiting import wait_until
+from tests.support.waiting import bounded, wait_until
 
 
 def test_every_service_ends_when_a_topic_is_recreated(kafka, tmp_path):
@@ -176,6 +176,6 @@ async def test_a_position_does_not_wait_for_records_that_may_never_come(kafka):
         await asyncio.to_thread(open_topics, address)
         proxy.may_fetch.clear()
         with contextlib.closing(StreamPositions(address)) as positions:
-            async with asyncio.timeout(20):
+            async with bounded():
                 while await asyncio.to_thread(positions.position, "one") is None:
                     pass  # the servers may not know their new topics yet

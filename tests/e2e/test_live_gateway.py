@@ -12,11 +12,12 @@ import pytest
 
 from mdtool.core.errors import StartupError, UsageError
 from mdtool.wire.live import Start, Unsubscribe
-from tests.support.dbn_files import MAY_1, header, order, trade, write
+from tests.support.dbn_files import HOUR, MAY_1, header, order, trade, write
 from tests.support.live_clients import (
     ACK,
     BOTH_DAYS,
     client,
+    controlled,
     gateway,
     session,
     texts,
@@ -132,20 +133,32 @@ class TestForms:
 
 class TestStart:
     async def test_a_replay_continues_at_the_live_point_without_gap_or_duplicate(self, tmp_path):
-        path = trades_apart(tmp_path, 200)
-        async with gateway(path, speed=1.0) as address, client(address) as early:
-            await early.login()
+        times = [MAY_1 + at * 10**6 + (at >= 30) * HOUR for at in range(200)]
+        records = [trade(1, at_ns, 10, 1) for at_ns in times]
+        path = write(tmp_path / "many.dbn", header(BOTH_DAYS), *records)
+        async with (
+            controlled(path, speed=1.0) as (address, control),
+            client(address) as early,
+            client(address) as whole,
+            client(address) as later,
+        ):
+            for each in (early, whole, later):
+                await each.login()
             early.send(wants("AAPL"), Start())
-            await early.until(lambda received: len(received) > 20)
-            whole = await session(address, wants("AAPL", start_ns=0))
-            later = await session(address, wants("AAPL", start_ns=MAY_1 + 10 * 10**6))
-            live = await early.rest()
-        times = [each.ts_event for each in live if isinstance(each, dbn.TradeMsg)]
-        assert times == [MAY_1 + at * 10**6 for at in range(200)]
-        assert [each.ts_event for each in whole if isinstance(each, dbn.TradeMsg)] == times
-        assert "Finished trades replay" in texts(whole)[4:]
-        assert texts(whole)[1:3] == [ACK.format(0, "trades"), "AAPL = AAPL 1"]
-        assert isinstance(later[0], dbn.Metadata)
+            await early.until(lambda received: len(received) == 33)  # the next is an hour away
+            whole.send(wants("AAPL", start_ns=0), Start())
+            await whole.until(lambda received: "Finished trades replay" in texts(received))
+            later.send(wants("AAPL", start_ns=times[10]), Start())
+            await later.until(lambda received: received)
+            await control("POST", "/set-speed", speed=0)
+            for each in (early, whole, later):
+                await each.rest()
+        for each, begin in ((early, 0), (whole, 0), (later, 10)):
+            trades = [each for each in each.received if isinstance(each, dbn.TradeMsg)]
+            assert [trade.ts_event for trade in trades] == times[begin:]
+        assert texts(whole.received)[1:3] == [ACK.format(0, "trades"), "AAPL = AAPL 1"]
+        assert texts(whole.received)[33] == "Finished trades replay"
+        assert "Finished trades replay" in texts(later.received)[4:]
 
     async def test_a_start_leaves_out_what_is_before_it(self, live_trades):
         async with gateway(live_trades) as address:

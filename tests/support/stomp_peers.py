@@ -132,6 +132,10 @@ class DeafPeer:
             header = bytes((0x80 | opcode, 0x80 | short)) + length + bytes(4)
             await loop.sock_sendall(self._socket, header + data)
 
+    async def pong(self) -> None:
+        """Answer pings, whether or not one has come."""
+        await asyncio.get_running_loop().sock_sendall(self._socket, b"\x8a\x80" + bytes(4))
+
     async def hear(self) -> bytes:
         """Everything until the connection ends."""
         received = bytearray()

@@ -30,14 +30,12 @@ def test_half_a_minute_is_how_long_it_may_take():
         assert option("TCP_USER_TIMEOUT") <= 30_000
 
 
-async def test_why_there_is_no_connection_is_told_in_words():
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+async def test_why_there_is_no_connection_is_told_in_words(free_port):
     with pytest.raises(OSError, match=r"Errno") as refused:
-        await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.open_connection("127.0.0.1", free_port)
     assert reason_of(refused.value) == "Connection refused"
     with pytest.raises(socket.gaierror) as unknown:
-        await asyncio.open_connection("nowhere.invalid", port)
+        await asyncio.open_connection("nowhere.invalid", free_port)
     assert reason_of(unknown.value) == unknown.value.strerror
     assert reason_of(OSError("Multiple exceptions: [Errno 111] ...")) == NO_ADDRESS
     assert reason_of(ConnectionError("closed the connection")) == "closed the connection"
