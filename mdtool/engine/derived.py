@@ -199,7 +199,10 @@ class Derived:
         return [each for each in made if len(each.records)]
 
     def close(self) -> list[Made]:
-        """Return the bars and samples that the stream's end leaves open."""
+        """Return what the stream's end leaves open: all bars, and the samples that are followed.
+
+        The end stays, and so do its bars for who comes to it later.
+        """
         made: list[Made] = []
         for schema, samples in self._samples.items():
             made += (Made(schema, *each) for each in samples.take(self.books))
@@ -266,11 +269,13 @@ class Derived:
         latest_ns = max(latest_ns, timed.latest_ns)
         timed = dataclasses.replace(timed, latest_ns=latest_ns)
         for schema, bars in self._bars.items():
-            yield from self._intervals(schema, bars.update(timed))
+            ended = bars.update(timed)
+            if schema in self._wanted:
+                yield from self._intervals(schema, ended)
 
     def _intervals(self, schema: str, bars: Bars) -> Iterator[Made]:
         """Yield the bars of each interval, ordered by publisher and id."""
-        if schema not in self._wanted or not len(bars):
+        if not len(bars):
             return
         length_ns, rtype = _BARS[schema]
         records = ohlcv_records(bars, rtype, self._instruments)

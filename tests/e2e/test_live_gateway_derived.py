@@ -119,6 +119,25 @@ class TestIntervals:
         ends = [each.ts_event - MAY_1 for each in received if isinstance(each, dbn.SystemMsg)][1:]
         assert ends == [SECOND, 2 * SECOND, 3 * SECOND]
 
+    async def test_the_last_bars_are_there_for_who_comes_to_a_held_end(self, tmp_path):
+        """In a session that begins there, and in one that waits there, each once."""
+        path = day_of_orders(tmp_path)
+        last = ["OHLCVMsg 1 0", "End of interval for ohlcv-1d"]
+        async with gateway(path, at_end="hold") as address, client(address) as early:
+            await early.login()
+            early.send(wants("AAPL", schema="ohlcv-1s"), Start())
+            await early.until(lambda found: texts(found).count("End of interval for ohlcv-1s") == 2)
+            async with client(address) as late:
+                await late.login()
+                late.send(wants("AAPL", schema="ohlcv-1d"), Start())
+                assert texts(await late.until(lambda found: last[1] in texts(found)))[-2:] == last
+            early.send(wants("AAPL", schema="ohlcv-1d"))
+            assert texts(await early.until(lambda found: last[1] in texts(found)))[-2:] == last
+            early.send(wants("AAPL", schema="ohlcv-1h"))
+            bars = "End of interval for ohlcv-1h"
+            found = texts(await early.until(lambda found: bars in texts(found)))
+        assert [found.count(f"End of interval for ohlcv-{each}") for each in ("1s", "1d")] == [2, 1]
+
     async def test_bars_of_trades(self, live_trades):
         async with gateway(live_trades) as address:
             received = await session(address, wants("AAPL", schema="ohlcv-1h"))

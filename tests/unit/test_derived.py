@@ -35,7 +35,8 @@ def made_of(records: Records, schemas, cut: int, own=("mbo",)) -> dict[str, list
         for each in derived.update(batch(records[begin : begin + cut])):
             made[each.schema].append(each)
     for each in derived.close():
-        made[each.schema].append(each)
+        if each.schema in schemas:
+            made[each.schema].append(each)
     return made
 
 

@@ -162,7 +162,10 @@ class Stream:
         return self._config.at_end == HOLD and not self._inbox.has_left
 
     async def _hold(self, continued: Coroutine[Any, Any, None]) -> None:
-        """Wait at the end of the input until it continues, or for a request, and answer it."""
+        """Wait at the end of the input until it continues, or for a request, and answer it.
+
+        New subscriptions get the intervals that the end has closed.
+        """
         if self._config.bare:
             await _first_of(continued, self._inbox.departure())
             return
@@ -170,7 +173,9 @@ class Stream:
         await self._output.flush()
         await _first_of(continued, self._inbox.arrival(), within_s=left_s)
         self._beat()
+        before = frozenset(self._subscriptions)
         await self._handle_requests()
+        self._send_made(self._run.closing, before)
 
     async def _collect(self) -> bool:
         """Take subscriptions until the start; return whether there is one."""
