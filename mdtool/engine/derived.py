@@ -136,7 +136,8 @@ class Derived:
     def follow(self, follower: Hashable, schemas: Collection[str]) -> None:
         """Make some schemas from now on, in place of those that the follower followed before.
 
-        Bars are whole whenever they are followed. Samples of quotes begin with what follows.
+        Bars are whole whenever they are followed. Samples of quotes begin with what follows; where
+        that will not do, as `lacks_samples` says, another one takes the place of this one.
 
         Parameters
         ----------
@@ -145,12 +146,13 @@ class Derived:
         schemas : collection of str
             Those that cannot be made are left out.
         """
-        self._followed.pop(follower, None)
-        chosen = self.schemas & set(schemas)
-        if not self.is_whole:
-            chosen &= self._single
-        if chosen:
-            self._followed[follower] = chosen
+        self._follow({**self._followed, follower: schemas})
+
+    def _follow(self, followed: Mapping[Hashable, Collection[str]]) -> None:
+        """Make the schemas of some followers from now on, and of no others."""
+        can_be_made = self.schemas if self.is_whole else self.schemas & self._single
+        chosen = {follower: can_be_made & set(schemas) for follower, schemas in followed.items()}
+        self._followed = {follower: schemas for follower, schemas in chosen.items() if schemas}
         self._wanted = frozenset().union(*self._followed.values())
         # A book is applied once; where quotes of both depths are followed there are two.
         has_both = _MBP10 in self._wanted and not self._wanted & _QUOTES <= {_MBP10}
@@ -168,10 +170,14 @@ class Derived:
         """Return whether some of the schemas cannot be made of single records."""
         return bool(self.schemas & set(schemas) - self._single)
 
-    def succeed(self, other: Derived) -> None:
-        """Make what another one made, for its followers."""
-        for follower, schemas in other._followed.items():
-            self.follow(follower, schemas)
+    def lacks_samples(self, schemas: Collection[str]) -> bool:
+        """Return whether some of the schemas sample an interval of which a part has passed."""
+        sampled = self.schemas & _SAMPLES.keys() & set(schemas)
+        return self._time_ns > 0 and not sampled <= self._samples.keys()
+
+    def succeed(self, other: Derived, follower: Hashable, schemas: Collection[str]) -> None:
+        """Make what another one made, for its followers, and some schemas for one more."""
+        self._follow({**other._followed, follower: schemas})
 
     def update(self, batch: Batch) -> list[Made]:
         """Take the stream's next records, of any rtype; return what is made of them.

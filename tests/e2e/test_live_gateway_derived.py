@@ -11,7 +11,7 @@ from mdtool.engine.book.state import Books
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.live import Start
 from tests.support.dbn_files import DAY, MAY_1, header, order, trade, write
-from tests.support.live_clients import BOTH_DAYS, client, gateway, session, texts, wants
+from tests.support.live_clients import BOTH_DAYS, client, controlled, gateway, session, texts, wants
 
 
 class TestDerived:
@@ -118,6 +118,30 @@ class TestIntervals:
         ]
         ends = [each.ts_event - MAY_1 for each in received if isinstance(each, dbn.SystemMsg)][1:]
         assert ends == [SECOND, 2 * SECOND, 3 * SECOND]
+
+    @pytest.mark.parametrize("start_ns", [0, MAY_1 + 2])
+    async def test_a_sample_of_a_replay_has_what_changed_before_it_joined(self, tmp_path, start_ns):
+        """Also where the books are kept for other sessions already."""
+        path = day_of_orders(tmp_path)
+        minutes = wants("ALL_SYMBOLS", schema="bbo-1m", start_ns=start_ns)
+        settings = {"from_ns": MAY_1 + SECOND + 1, "speed": 1e-6}
+        async with controlled(path, **settings) as (address, control), client(address) as first:
+            await first.login()
+            first.send(wants("MSFT", schema="mbp-1"), wants("MSFT", schema="bbo-1s"), Start())
+            await first.until(lambda found: any(isinstance(each, dbn.MBP1Msg) for each in found))
+            async with client(address) as late:
+                await late.login()
+                late.send(wants("MSFT"), minutes, Start())
+                await late.until(lambda found: "Finished bbo-1m replay" in texts(found))
+                await control("POST", "/set-speed", speed=0)
+                received = await late.rest()
+            seconds = await first.rest()
+        samples = [each for each in received if isinstance(each, dbn.BBOMsg)]
+        assert [(each.instrument_id, each.levels[0].bid_px // SECOND) for each in samples] == [
+            (1, 6),
+            (2, 1),
+        ]
+        assert [each.instrument_id for each in seconds if isinstance(each, dbn.BBOMsg)] == [2]
 
     async def test_the_last_bars_are_there_for_who_comes_to_a_held_end(self, tmp_path):
         """In a session that begins there, and in one that waits there, each once."""

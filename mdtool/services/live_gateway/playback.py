@@ -34,14 +34,18 @@ class Needs(NamedTuple):
         Those that it follows.
     has_books : bool
         Whether it needs order books besides, for a snapshot.
+    replayed : frozenset of str
+        The schemas of which it is sent what came before. Of these it needs whole intervals.
     """
 
     schemas: frozenset[str] = frozenset()
     has_books: bool = False
+    replayed: frozenset[str] = frozenset()
 
-    def are_whole(self, derived: Derived) -> bool:
-        """Return whether they must be made of all records from the first one on."""
-        return self.has_books or derived.needs_whole(self.schemas)
+    def are_met(self, derived: Derived) -> bool:
+        """Return whether they can be made of what follows."""
+        needs_all = self.has_books or derived.needs_whole(self.schemas)
+        return (derived.is_whole or not needs_all) and not derived.lacks_samples(self.replayed)
 
 
 _NOTHING: Final = Needs()
@@ -180,9 +184,8 @@ class Playback:
             Pass.of, self._input, self._config, from_ns, needs, is_whole
         )
         run = opened.run
-        if before is not None:
-            run.derived.succeed(before.derived)
-        run.derived.follow(session, needs.schemas)
+        followed = run.derived if before is None else before.derived
+        run.derived.succeed(followed, session, needs.schemas)
         run.set_speed(self._speed)
         self._tasks.create_task(run.play())
         await run.live()
@@ -244,7 +247,7 @@ class Pass:
             return Derived(played.schemas or (), has_books=config.snapshots, is_whole=is_whole)
 
         derived = derive(is_whole=is_whole or not played.can_repeat)
-        if not derived.is_whole and needs.are_whole(derived):
+        if not needs.are_met(derived):
             derived = derive()
         recording: Recording | RebasedRecording = played.recording
         rebase = None
@@ -281,8 +284,8 @@ class Pass:
     async def follow(self, follower: Hashable, needs: Needs) -> None:
         """Have made from now on what a session needs.
 
-        No books and bars are kept of files before a session needs them: then they are made of the
-        records up to the position, read once more.
+        No books, bars and samples are kept of files before a session needs them: then they are
+        made of the records up to the position, read once more.
 
         Raises
         ------
@@ -291,13 +294,12 @@ class Pass:
         """
         run = self.run
         async with self._deriving:
-            if needs.are_whole(run.derived) and not run.derived.is_whole:
-                await run.derive(self.derive())
-                run.derived.follow(follower, needs.schemas)
+            if self.played.can_repeat and not needs.are_met(run.derived):
+                await run.derive(self.derive(), follower, needs.schemas)
                 if run.is_over:
                     run.close_derived()
-                return
-        run.derived.follow(follower, needs.schemas)
+            else:
+                run.derived.follow(follower, needs.schemas)
 
     def unfollow(self, follower: Hashable) -> None:
         """Make nothing for a session any more."""
@@ -345,7 +347,8 @@ class Rereader:
             When the input cannot be read again.
         """
         has_more = bool(schemas & self._pass.run.derived.schemas)
-        if self._batch is None or (has_more and self._derived is None):
+        lacks = has_more if self._derived is None else self._derived.lacks_samples(schemas)
+        if self._batch is None or lacks:
             await self._open(has_more)
         if self._derived is not None:
             self._derived.follow(self, schemas)

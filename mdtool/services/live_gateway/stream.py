@@ -366,7 +366,9 @@ class Stream:
         if self._n_subscribed:
             schemas |= self._subscriptions.schemas
         has_snapshot = any(each.has_snapshot for each in requests)
-        return Needs(frozenset(schemas), self._config.snapshots and has_snapshot)
+        replayed = frozenset(each.schema for each in requests if each.start_ns is not None)
+        has_books = self._config.snapshots and has_snapshot
+        return Needs(frozenset(schemas), has_books, replayed)
 
     def _subscribe(self, request: Subscribe) -> None:
         number = self._n_subscribed if request.id is None else request.id
@@ -381,7 +383,6 @@ class Stream:
             request, number, dict.fromkeys(request.symbols), self._access.reader(feed)
         )
         mappings, missing = self._subscriptions.add(subscription)
-        self._run.derived.follow(self, self._subscriptions.schemas)
         if mappings:
             self._output.mappings(mappings)
         for symbol in missing:

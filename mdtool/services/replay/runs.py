@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -212,10 +212,19 @@ class Run:
         """Make what the end of the recording leaves open."""
         self.closing = self.derived.close()
 
-    async def derive(self, derived: Derived) -> None:
+    async def derive(self, derived: Derived, follower: Hashable, schemas: Collection[str]) -> None:
         """Have `derived` make what is made, once it has read the recording up to the position.
 
         The run continues meanwhile, but for the last records.
+
+        Parameters
+        ----------
+        derived : Derived
+            That of a recording of which nothing was read.
+        follower : hashable
+            Who follows more from now on.
+        schemas : collection of str
+            What it follows.
 
         Raises
         ------
@@ -223,6 +232,7 @@ class Run:
             When the recording cannot be read again.
         """
         source = await asyncio.to_thread(self.reopen)
+        derived.succeed(self.derived, follower, schemas)
         reader = await _Reader.of(source, self._passed, derived)
         try:
             await self._catch_up(derived, reader)
@@ -232,7 +242,7 @@ class Run:
         finally:
             self._is_held = False
             self._change(self.pace.speed)
-        derived.succeed(self.derived)
+        derived.succeed(self.derived, follower, schemas)
         self.derived, self._source = derived, source
         if self.is_over:
             await reader.close()
