@@ -52,6 +52,8 @@ def new(
     path, roles = _path(keys), Roles(load_tables("roles"))
     for each in role or ():
         if each not in roles:
+            if not [*roles]:
+                raise UsageError(f"--role {each}: no such role; the settings need [roles.{each}]")
             raise UsageError(f"--role {each}: no such role{did_you_mean(each, roles)}")
     valid_s = None if valid is None else parse_duration(valid) // NS_PER_S
     key, text = ApiKey.make(name, role or (), valid_s)

@@ -38,8 +38,9 @@ pytestmark = pytest.mark.usefixtures("no_settings", "samples")
 
 @pytest.fixture
 def samples(tmp_path):
-    """The folder in which examples run: it has sample_data."""
-    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    """The folder in which examples run: it has sample_data, and deploy."""
+    for name in ("sample_data", "deploy"):
+        (tmp_path / name).symlink_to(ROOT / name)
 
 
 def blocks(page, language):

@@ -48,5 +48,8 @@ def test_a_key_is_made_checked_and_revoked(token, tmp_path):
     token("revoke", "desk-7", status=1)
 
 
-def test_a_role_that_does_not_exist_is_refused(token):
+def test_a_role_that_does_not_exist_is_refused(token, tmp_path):
     assert "did you mean 'trader'" in token("new", "x", "--role", "trade", status=2)
+    (tmp_path / "mdtool.toml").write_text("")
+    refused = token("new", "x", "--role", "trader", "--keys", str(tmp_path / "keys"), status=2)
+    assert refused == "--role trader: no such role; the settings need [roles.trader]"
