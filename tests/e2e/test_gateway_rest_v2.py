@@ -139,11 +139,19 @@ async def test_a_list_may_name_its_symbols(feed):
         assert cursor is None
 
 
-async def test_events_are_of_one_symbol_or_of_all():
-    async with market_of() as (client, _):
-        status, answer = await client.answer("/api/v2/trades?symbols=AAPL,MSFT")
-        assert (status, answer["error"]["code"]) == (400, "bad_parameter")
-        assert "/api/v2/trades/AAPL" in answer["error"]["message"]
+async def test_the_latest_trades_of_some_symbols_are_paged():
+    async with market_of() as (client, running):
+        await running.send(message(3, [tick(18_725, 100)], ["MSFT"]))
+        await running.send(message(4, [tick(1_000, 1, at_s=9)], ["GOOG"]))
+        async with bounded():
+            while not (await data(client, "/api/v2/trades?symbols=goog"))[0]:
+                pass
+        found = await pages(client, "/api/v2/trades?symbols=MSFT&symbols=none,aapl&limit=2")
+        assert [len(page) for page in found] == [2, 2]
+        symbols = [trade["symbol"] for page in found for trade in page]
+        assert sorted(symbols) == ["AAPL", "AAPL", "AAPL", "MSFT"]
+        assert (await data(client, "/api/v2/trades?symbols=none"))[0] == []
+        assert len((await data(client, "/api/v2/trades"))[0]) == 5
 
 
 async def test_bars_are_paged_by_time_in_both_orders():

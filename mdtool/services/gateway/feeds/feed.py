@@ -50,6 +50,8 @@ class Page:
         Times, inclusive and exclusive.
     is_ascending : bool
         Oldest first; newest first by default.
+    symbols : frozenset of str
+        Of a history of every symbol, those that are requested; empty for all.
     """
 
     limit: int
@@ -57,6 +59,7 @@ class Page:
     from_ns: int | None = None
     to_ns: int | None = None
     is_ascending: bool = False
+    symbols: frozenset[str] = frozenset()
 
     @classmethod
     def before(cls, limit: int, place: str | None) -> Page:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.core.permissions import Reader
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import TradeRun, Trades
 from mdtool.services.gateway.feeds.feed import ALL
@@ -124,15 +124,17 @@ class RecentTrades:
         for name, column in zip(_COLUMNS, values, strict=True):
             self._columns[name][places] = column[skipped:]
 
-    def positions(self, symbol: str, reader: Reader | None = None) -> NDArray[np.intp]:
-        """Return the positions of a symbol's trades, or of all that may be read, rising."""
+    def positions(
+        self, symbol: str, chooses: Callable[[str], bool] | None = None
+    ) -> NDArray[np.intp]:
+        """Return the positions of a symbol's trades, or of those of all symbols chosen, rising."""
         self._enter()
         if symbol == ALL:
             positions = np.arange(max(self._oldest, self.total - self._size), self.total)
-            if reader is None:
+            if chooses is None:
                 return positions
-            allowed = np.array(list(map(reader.can_read, self.symbols)), np.bool_)
-            return positions[allowed[self._symbol[positions % self._size]]]
+            chosen = np.array(list(map(chooses, self.symbols)), np.bool_)
+            return positions[chosen[self._symbol[positions % self._size]]]
         index = self.symbols.find(symbol)
         if index is None:
             return np.empty(0, np.intp)

@@ -53,7 +53,8 @@ class TradeStarts:
     ) -> Start | None:
         """Return the trades that a subscription begins with, None where only the store knows."""
         has_store = self._history is not None and key.symbol != ALL
-        positions = self._recent.positions(key.symbol, reader)
+        chooses = None if reader is None else reader.can_read
+        positions = self._recent.positions(key.symbol, chooses)
         if behind is not None:
             place = self._recent.find(*behind)
             if place is not None and place >= self._recent.contiguous_from:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import numpy as np
@@ -240,7 +240,7 @@ class Trades:
     def _in_memory(self, key: Key, page: Page, reader: Reader | None) -> Rows[Trade]:
         """Return a page of the trades in memory."""
         recent = self._recent
-        positions = recent.positions(key.symbol, reader)[-MAX_RECENT:]
+        positions = recent.positions(key.symbol, _choice(page.symbols, reader))[-MAX_RECENT:]
         if not len(positions) and not self.knows(key):
             self._market.check_live()
             raise UnknownSymbolError(f"no trade of {key.symbol} yet")
@@ -263,6 +263,13 @@ class Trades:
             time_ns, position = chosen[-1]
             cursor = encode_cursor(Cursor(key.symbol, time_ns, recent.generation, position))
         return Rows(recent.trades(np.array([place for _, place in chosen], np.intp)), cursor)
+
+
+def _choice(symbols: Collection[str], reader: Reader | None) -> Callable[[str], bool] | None:
+    """Return what chooses the symbols that are requested and may be read, None for all."""
+    if not symbols:
+        return None if reader is None else reader.can_read
+    return lambda symbol: symbol in symbols and (reader is None or reader.can_read(symbol))
 
 
 class _Following:

@@ -175,7 +175,7 @@ def _operations(feeds: Feeds) -> Iterator[Operation]:
                 failure=_FAILURE,
             )
         if row.has_events:
-            paging: Sequence[Parameter] = _paging("desc")
+            paging: Sequence[Parameter] = (SYMBOLS, *_paging("desc"))
         else:
             paging = (SYMBOLS, _LIMIT, _order("asc"), _CURSOR)
         yield Operation(

@@ -85,12 +85,7 @@ class _Resource:
         query = request.query
         symbols = parse_symbols(query)
         if self.row.has_events:
-            if symbols:
-                path = f"{PREFIX}/{self.row.name}/{symbols[0]}"
-                raise ParameterError(
-                    f"symbols: events are of one symbol, or of all; request {path}"
-                )
-            return await self._history(request, key)
+            return await self._history(request, key, symbols)
         if self.row.has_past and parse_session(query.get("session")) is not None:
             path = f"{PREFIX}/{self.row.name}/{{symbol}}"
             raise ParameterError(f"session: is for one symbol; request {path}?session=..")
@@ -117,7 +112,9 @@ class _Resource:
                 rows += await self._feed.current(client_of(request), self._key(request, symbol))
         return rows
 
-    async def _history(self, request: web.Request, key: Key) -> web.Response:
+    async def _history(
+        self, request: web.Request, key: Key, symbols: Collection[str] = ()
+    ) -> web.Response:
         query = request.query
         page = Page(
             parse_limit(query.get("limit"), MAX_ROWS),
@@ -125,6 +122,7 @@ class _Resource:
             parse_moment("from", query.get("from")),
             parse_moment("to", query.get("to")),
             parse_order(query.get("order"), "desc"),
+            frozenset(symbols),
         )
         found = await self._feed.history(client_of(request), key, page)
         return await self._answer_rows(request, found)
