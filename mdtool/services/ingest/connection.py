@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 CROWDED_READ_BYTES: Final = 4_096
 """The most that a connection reads while there is no room."""
+_LINGER_S: Final = 2.0
+"""How long a rejected client may go on sending: unread, that would end the connection at once, and
+the reason with it."""
 _MAX_DETAILS: Final = 3
 """How many of a connection's refusals are logged one by one."""
 
@@ -106,6 +109,7 @@ class Connection(asyncio.BufferedProtocol):
         self._name = "client"
         self._is_stopped = False
         self._has_ended = False
+        self._is_rejected = False
         self._is_writable = True
         self._unreported: int | None = None
         """A Committed that waits until the client reads again."""
@@ -159,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
         is_half_closed = self._transport.can_write_eof()
         if is_half_closed and not self._has_ended:
             self._end()
-        return is_half_closed
+        return is_half_closed and not self._is_rejected
 
     def pause_writing(self) -> None:
         """Hold back Committed frames."""
@@ -180,9 +184,8 @@ class Connection(asyncio.BufferedProtocol):
         """Release the client's stream; the frames that it sent are on their way."""
         if self._task is not None:
             self._task.cancel()
-        if self._stream_id:
-            self._intake.leave(self._stream_id, self)
-        if exc is not None and self._decoder.pending_bytes:
+        self._leave()
+        if exc is not None and self._decoder.pending_bytes and not self._is_rejected:
             self._log.warning("%s: disconnected in the middle of a frame (%s)", self, exc)
         if self._tally.refused:
             self._log.warning("%s: %s", self, self._tally)
@@ -216,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         """Close; a client that cannot resume is sent a summary of its ticks."""
         if self._transport.is_closing():
             return
-        if self._stream_id:
+        if self._stream_id or self._is_rejected:
             self._transport.close()
         else:
             committed = "all" if self._intake.shared.is_settled else "not all"
@@ -328,11 +331,27 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.close()
 
     def _refuse(self, reason: str) -> None:
+        if self._is_rejected:
+            return
+        self._is_rejected = self._has_ended = True
         self._log.warning("%s: closed: %s", self, reason)
         if self._task is not None:
             self._task.cancel()
+        self._leave()
         self._transport.write(encode_ack(False, reason))
-        self._transport.close()
+        if self._is_stopped or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        timer = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+        self._admitted.callback(timer.cancel)
+
+    def _leave(self) -> None:
+        """Release the stream: nothing more of it is taken, and nothing is reported."""
+        if self._stream_id:
+            self._intake.leave(self._stream_id, self)
+        self._stream = self._intake.shared
 
 
 class _Tally:

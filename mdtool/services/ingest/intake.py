@@ -153,9 +153,9 @@ class Intake:
         """
         await self._claim(stream_id, principal)
         stream = self._streams.setdefault(stream_id, Stream(stream_id))
-        if stream.owner is not None:
-            stream.owner.replaced()
-        stream.owner = owner
+        before, stream.owner = stream.owner, owner
+        if before is not None:
+            before.replaced()
         async with stream.opening:
             await stream.settled()
             # Another server may have taken more of a stream that this one knows.

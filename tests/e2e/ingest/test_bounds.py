@@ -14,9 +14,10 @@ from mdtool.core.errors import PeerError, StartupError, UsageError
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.intake import Intake
 from mdtool.services.ingest.server import IngestServer
-from mdtool.wire.frames import Ack
+from mdtool.wire.frames import Ack, Resume
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import Client, frame, frames, prices, send, serving
+from tests.support.waiting import bounded
 
 
 async def test_many_slow_connections_make_few_batches(address, ledger, monkeypatch):
@@ -55,6 +56,22 @@ async def test_a_thousand_connections_at_once(address, ledger):
     )
     assert acks == [Ack(True, "Accepted 2 ticks, refused 0")] * 1_000
     assert sorted(prices(ledger)) == list(range(1, 2_001))
+
+
+async def test_a_rejected_client_that_is_still_sending_reads_why(address, ledger):
+    client = await Client.connect(address, hello="s")
+    assert await client.reply() == Resume(0)
+    client.writer.write(frames(2) + b"\xff" * 11)
+    for _ in range(50):
+        client.writer.write(bytes(100_000))
+        await client.writer.drain()
+    rejected = await client.last_reply()
+    assert isinstance(rejected, Ack)
+    assert not rejected.success
+    async with bounded():
+        await ledger.when(lambda: ledger.count() == 2)
+    again = await Client.connect(address, hello="s")
+    assert await again.reply() == Resume(2)
 
 
 async def test_an_aggregator_that_comes_later_gets_everything(ledger):
