@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -74,6 +75,14 @@ def no_settings(tmp_path, monkeypatch):
     for name in os.environ:
         if name.startswith("MDTOOL_") and name != STOP_WITHIN:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def no_refill(monkeypatch):
+    """Refill no rate limit, however long the test takes."""
+    stopped = SimpleNamespace(monotonic=lambda: 0, monotonic_ns=lambda: 0)
+    for module in ("client", "limits"):
+        monkeypatch.setattr(f"mdtool.services.{module}.time", stopped)
 
 
 @pytest.fixture

@@ -125,7 +125,8 @@ async def _until_known(gateway: str) -> None:
     async with aiohttp.ClientSession(f"http://{gateway}") as session:
         for symbol in SYMBOLS:
             async with session.ws_connect(f"/ws/marketdata?symbol={symbol}") as socket:
-                await socket.receive()
+                while "error" in await socket.receive_json():
+                    pass  # no tick of it yet
 
 
 async def _request_all(gateway: str, requests_per_s: float, answers: list[_Answer]) -> None:

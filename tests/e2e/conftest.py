@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -20,14 +19,6 @@ def pytest_collection_finish(session):
     is_needed = any(item.path.is_relative_to(HERE) for item in session.items)
     if is_needed and not session.config.option.collectonly:
         compile_kernels()
-
-
-@pytest.fixture
-def no_refill(monkeypatch):
-    """Refill no rate limit, however long the test takes."""
-    stopped = SimpleNamespace(monotonic=lambda: 0, monotonic_ns=lambda: 0)
-    for module in ("client", "limits"):
-        monkeypatch.setattr(f"mdtool.services.{module}.time", stopped)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ def ignore(_code: int, _reason: str) -> None:
     pass
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_requests_beyond_the_rate_are_rejected_and_say_when_to_retry():
     admission = Admission(Limits(requests_per_s=2))
     client = admission.client("10.0.0.1")
@@ -36,6 +37,7 @@ def test_requests_beyond_the_rate_are_rejected_and_say_when_to_retry():
     admission.client("10.0.0.2").spend_request()
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_connections_of_one_address_share_its_limits_and_a_principal_has_its_own():
     admission = Admission(Limits(upstream_per_s=1, upstream_burst=1))
     admission.client("10.0.0.1").spend_upstream()
@@ -46,6 +48,7 @@ def test_connections_of_one_address_share_its_limits_and_a_principal_has_its_own
         admission.client("10.0.0.9", Principal("desk-7")).spend_upstream()
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_what_is_left_upstream_is_told_in_headers():
     admission = Admission(Limits(upstream_per_s=10, upstream_burst=20))
     client = admission.client("10.0.0.1")
@@ -55,6 +58,7 @@ def test_what_is_left_upstream_is_told_in_headers():
     assert headers["RateLimit"] == '"upstream";r=19'
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_a_reserved_request_waits_for_its_time_and_too_long_a_wait_is_rejected():
     client = Admission(Limits(upstream_per_s=1, upstream_burst=1)).client("10.0.0.1")
     assert client.reserve_upstream() == 0
@@ -125,6 +129,7 @@ async def test_a_client_that_used_its_share_waits_for_its_turn(monkeypatch: pyte
     assert admission.waits == 1
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_clients_on_this_machine_may_have_a_limit_of_their_own():
     admission = Admission(Limits(upstream_per_s=1, upstream_burst=2, upstream_here_per_s=100))
     for address in ("127.0.0.1", "127.1.2.3", client_address("::1")):
@@ -140,6 +145,7 @@ def test_clients_on_this_machine_may_have_a_limit_of_their_own():
         elsewhere.spend_upstream()
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_wrong_tokens_count_against_their_address_and_right_ones_do_not(tmp_path):
     keys = Keys(tmp_path)
     admission = Admission(Limits(requests_per_s=2), keys.security())

@@ -103,6 +103,7 @@ def worker(**limits) -> tuple[Admission, Usage]:
     return admission, Usage(admission)
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_requests_elsewhere_count_against_a_clients_rate():
     (one, its_usage), (other, others_usage) = (worker(requests_per_s=5) for _ in range(2))
     for _ in range(5):
