@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -13,7 +12,6 @@ from mdtool.cli.completion import one_of
 from mdtool.cli.options import with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.core.interrupts import uninterrupted
 
 app = typer.Typer(add_completion=False)
 
@@ -59,13 +57,12 @@ def ingest(
     records: RecordSource = live
     if not is_dbn:  # which has several layouts, of which CSV takes the first
         records = SchemaSource(live, config.schema or TRADES)
-    is_endless = not config.replay
     with (
         records,
-        output.open(records.metadata, is_endless) as sink,
+        output.open(records.metadata, is_endless=not config.replay) as sink,
         Progress("records", None, is_quiet) as progress,
         # A file gets all that has come; a pipe that nobody reads would hold the command.
-        uninterrupted(live.end) if is_endless and output.path else nullcontext(),
+        sink.writing(live.end),
     ):
         for batch in records:
             sink.write(batch, is_counted=batch.rtype != RTYPE_DEFINITION)

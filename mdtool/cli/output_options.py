@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -60,9 +61,15 @@ class OutputBlock:
         self._is_endless = is_endless
         self._is_begun = False
 
-    def _writing(self) -> AbstractContextManager[None]:
-        """Return a block that Ctrl-C does not leave in the middle of a file that it completes."""
-        return uninterrupted() if self._path and self._is_endless else nullcontext()
+    def writing(self, end: Callable[[], object] | None = None) -> AbstractContextManager[None]:
+        """Return a block that Ctrl-C does not leave in the middle of a file that it completes.
+
+        Parameters
+        ----------
+        end : callable, optional
+            Called at Ctrl-C, to have the block end by itself.
+        """
+        return uninterrupted(end) if self._path and self._is_endless else nullcontext()
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +84,7 @@ class OutputBlock:
             if self._is_begun and not self._is_endless:
                 log.warning("%s: not written, because the command did not end", self._path)
         elif self._is_begun or error is None:
-            with self._writing():
+            with self.writing():
                 self._completable.close()
         return isinstance(error, LimitReached)
 
@@ -134,12 +141,12 @@ class Sink(OutputBlock):
             return
         self._is_begun = True
         if not is_counted or batch.rtypes <= CONTROL_RTYPES:
-            with self._writing():
+            with self.writing():
                 self._output.write(batch)
             return
         if self._limit is not None and len(batch) > self._limit - self.records:
             batch = batch[: self._limit - self.records]
-        with self._writing():
+        with self.writing():
             self._output.write(batch)
         self.records += len(batch)
         if self.records == self._limit:
@@ -148,7 +155,7 @@ class Sink(OutputBlock):
     def flush(self) -> None:
         """Write what is buffered, where the format can be read before its end."""
         if self._is_begun:
-            with self._writing():
+            with self.writing():
                 self._output.flush()
 
 

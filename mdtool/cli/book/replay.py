@@ -297,7 +297,7 @@ class SnapshotSink(OutputBlock):
         """
         for snapshot in filter(self._is_wanted, snapshots):
             self._is_begun = True
-            with self._writing():
+            with self.writing():
                 self._output.write(snapshot)
             self.snapshots += 1
             if self.snapshots == self._limit:
@@ -310,7 +310,7 @@ class SnapshotSink(OutputBlock):
     def flush(self) -> None:
         """Write what is buffered."""
         if self.snapshots:
-            with self._writing():
+            with self.writing():
                 self._output.flush()
 
 
