@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 import threading
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -15,39 +11,19 @@ import databento_dbn as dbn
 import pytest
 
 from mdtool.adapters.dbn_files import open_source
-from mdtool.core.addresses import parse_address
 from tests.support.dbn_files import MAY_1, decoded, header, order, trade, write
 from tests.support.live_clients import gateway
+from tests.support.official_clients import closed, databento, live, off_the_loop, relay
 from tests.support.waiting import WITHIN_S, wait_until
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of pandas, which it imports
-    databento = pytest.importorskip("databento", reason="the official client is not installed")
 
 N_RECORDS = 3_000
 NAMES = {"AAPL": {1: 1}, "MSFT": {1: 2}}
-KEY = "x" * 32
 
 
 @pytest.fixture
 def trades(tmp_path) -> Path:
     records = [trade(1 + at % 2, MAY_1 + at * 10**5, 10, 1) for at in range(N_RECORDS)]
     return write(tmp_path / "trades.dbn", header(NAMES), *records)
-
-
-def live(address: str, **settings):
-    host, port = parse_address(address)
-    return databento.Live(key=KEY, gateway=host, port=port, **settings)
-
-
-async def off_the_loop(work, *arguments):
-    """What a client does in its own thread, while the gateway works in the test's."""
-    async with asyncio.timeout(WITHIN_S):
-        return await asyncio.to_thread(work, *arguments)
-
-
-def closed(client) -> None:
-    client.block_for_close(timeout=WITHIN_S)
 
 
 async def test_iteration_to_the_end(trades):
@@ -175,33 +151,6 @@ async def test_a_subscription_from_a_callback(tmp_path):
     assert acknowledged == [
         f"Subscription request {number} for mbo data succeeded" for number in range(2)
     ]
-
-
-@contextlib.asynccontextmanager
-async def relay(address: str):
-    """An address in front of another one, and a function that resets the connections through it."""
-    host, port = parse_address(address)
-    accepted: list[asyncio.StreamWriter] = []
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-        writer.close()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accepted.append(writer)
-        far_reader, far_writer = await asyncio.open_connection(host, port)
-        await asyncio.gather(pipe(reader, far_writer), pipe(far_reader, writer))
-
-    def reset() -> None:
-        for writer in accepted:
-            linger = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            writer.transport.abort()
-
-    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
-        yield "{}:{}".format(*server.sockets[0].getsockname()[:2]), reset
 
 
 async def test_it_reconnects_and_subscribes_again(trades):
