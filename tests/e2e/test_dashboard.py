@@ -184,10 +184,11 @@ async def test_all_bars_since_a_lost_connection_are_read(market):
             )
             assert await tab.run(older_pages) == 0
         await tab.until(f"{row('AAPL')}.classList.contains('stale')")
-        # The newest 500, 500 older ones, and those down to the bars that the page has.
+        # The newest 500, 500 older ones, and those down to the bars that the page has; a connection
+        # that is lost once more reads some again.
         market.bars["AAPL", "1m"] += [Bar(TIME_NS + at * 60 * 10**9) for at in range(9, 1_200)]
         async with gateway_of(market.address, **settings):
-            await tab.until(f"{older_pages} === 2 && {shows('AAPL', 'last', '187.25')}")
+            await tab.until(f"{older_pages} >= 2 && {shows('AAPL', 'last', '187.25')}")
 
 
 async def test_older_bars_are_read_as_one_scrolls_back(market):
