@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from mdtool.adapters.book_services import BookService
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
+from mdtool.services.gateway.upstream import peer_state
 from mdtool.services.gateway.workers.peers import Peers
 from mdtool.services.http.answers import answer, encode_object
 
@@ -107,8 +107,8 @@ class Health:
             "quotes": sources.quotes.report(),
             "vwap": sources.vwap.report(),
             "store": None if sources.history is None else sources.history.report(),
-            "sender": _service(sources.sender),
-            "receiver": _service(sources.receiver),
+            "sender": peer_state(sources.sender.address, sources.sender.lost_because),
+            "receiver": peer_state(sources.receiver.address, sources.receiver.lost_because),
             "ticks": None if market.counts is None else market.counts.ticks,
             "sent": sum(each["sent"] for each in counts),
             "sockets": sum(each["sockets"] for each in counts),
@@ -149,15 +149,6 @@ class Health:
         """Return the age of the oldest update that was written in the last seconds."""
         age_s = self._sources.market.ages.recent_s()
         return None if age_s is None else age_s * 1_000
-
-
-def _service(service: BookService) -> Mapping[str, Any]:
-    """Return the state of a service of order books."""
-    return {
-        "address": service.address,
-        "connected": service.lost_because is None,
-        "message": service.lost_because,
-    }
 
 
 def _sums(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -32,7 +32,7 @@ from mdtool.adapters.stores.port import (
 from mdtool.core.errors import PeerError
 from mdtool.services.client import Client
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.upstream import Upstream
+from mdtool.services.gateway.upstream import Upstream, peer_state
 
 log = logging.getLogger(__name__)
 
@@ -124,11 +124,7 @@ class History:
 
     def report(self) -> Mapping[str, Any]:
         """Return the state of the store, for `/health`."""
-        return {
-            "address": self._readers.address,
-            "connected": self.lost_because is None,
-            "message": self.lost_because,
-        }
+        return peer_state(self._readers.address, self.lost_because)
 
     async def symbols(self, client: Client) -> list[SymbolTotals]:
         """Return the symbols that have trades, in order.

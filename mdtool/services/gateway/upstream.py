@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mdtool.adapters.book_services import ServiceUnavailableError
 from mdtool.adapters.market import RefusedError, UnavailableError, UnknownSymbolError
@@ -22,6 +22,18 @@ T = TypeVar("T")
 
 Call = Callable[[float], Awaitable[T]]
 """Makes a request once, given how many seconds the response may take."""
+
+
+def peer_state(address: str, lost_because: str | None) -> Mapping[str, Any]:
+    """Return the state of a service behind the gateway, for `/health`.
+
+    Parameters
+    ----------
+    address : str
+    lost_because : str or None
+        Why it is unavailable, None where it is not.
+    """
+    return {"address": address, "connected": lost_because is None, "message": lost_because}
 
 
 class BrokenCircuitError(UnavailableError, HeadedError):

@@ -21,6 +21,7 @@ from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Changes, Subscription
 from mdtool.services.gateway.market import MarketState
+from mdtool.services.gateway.upstream import peer_state
 from mdtool.wire.quotes import Quote
 
 if TYPE_CHECKING:
@@ -325,8 +326,8 @@ class Quotes:
         return {
             "known": len(self.board),
             "stale": self.board.stale_count(),
-            "hub": _peer(hub.address, hub.lost_because),
-            "source": _peer(address, "; ".join(reasons) or None) if streams else None,
+            "hub": peer_state(hub.address, hub.lost_because),
+            "source": peer_state(address, "; ".join(reasons) or None) if streams else None,
         }
 
     def _publish(self, changed: Sequence[LatestQuote]) -> None:
@@ -359,7 +360,3 @@ def _dbn_quotes(address: str, hub: QuoteHub, observe: Callable[[Batch], None]) -
     from mdtool.adapters.quotes.dbn_stream import DbnQuotes
 
     return DbnQuotes(address, hub.publish, observe)
-
-
-def _peer(address: str, lost_because: str | None) -> Mapping[str, Any]:
-    return {"address": address, "connected": lost_because is None, "message": lost_because}

@@ -12,6 +12,7 @@ from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Changes, Subscription
+from mdtool.services.gateway.upstream import peer_state
 from mdtool.wire.vwap_lines import VwapState
 
 log = logging.getLogger(__name__)
@@ -99,11 +100,7 @@ class Vwaps:
 
     def report(self) -> Mapping[str, Any]:
         """Return the state of the service, for `/health`."""
-        return {
-            "address": self._service.address,
-            "connected": self.lost_because is None,
-            "message": self.lost_because,
-        }
+        return peer_state(self._service.address, self.lost_because)
 
     # What the client of the service calls.
 
