@@ -14,6 +14,25 @@ ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 - what a user may give
 _DIALLED: Final = {"": "127.0.0.1", ALL_IPV4: "127.0.0.1", ALL: "::1"}
 
 
+def listed(text: str) -> list[str]:
+    """Return the parts of a list of addresses or URLs, which commas separate."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_addresses(text: str) -> list[str]:
+    """Return the addresses of a list.
+
+    Raises
+    ------
+    UsageError
+        As `parse_address`.
+    """
+    addresses = listed(text)
+    for address in addresses:
+        parse_address(address)
+    return addresses
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Return the host and the port of `HOST:PORT`.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.market import open_trade_feed
 from mdtool.adapters.quotes.dbn_stream import DbnQuotes
-from mdtool.core.addresses import parse_address
+from mdtool.core.addresses import listed, parse_address, parse_addresses
 from mdtool.core.lifecycle import Started
 from mdtool.engine.detect import Alert
 from mdtool.services.alerts.config import DetectConfig
@@ -54,15 +54,13 @@ class Detection:
         self._config = config
         self._receive = receive
         self._webhooks = Webhooks(
-            _listed(config.webhook), config.webhook_secret, allows_inside=config.webhook_inside
+            listed(config.webhook), config.webhook_secret, allows_inside=config.webhook_inside
         )
         watch = self._watch = Watch(load_rules(), self._publish)
         self._streams = [
             DbnQuotes(address, self._quote, functools.partial(watch.number, address))
-            for address in _listed(config.quotes_from)
+            for address in parse_addresses(config.quotes_from)
         ]
-        for stream in self._streams:
-            parse_address(stream.address)
 
     async def run(self, started: Started) -> None:
         """Follow until cancelled.
@@ -101,8 +99,3 @@ class Detection:
         for alert in alerts:
             self._receive(alert)
             self._webhooks.publish(encode_alert(alert))
-
-
-def _listed(text: str) -> list[str]:
-    """Return the parts of a list separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]

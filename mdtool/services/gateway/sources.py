@@ -16,7 +16,7 @@ from mdtool.adapters.local_market import LocalAggregatorClient, LocalMarket
 from mdtool.adapters.market import MarketReader, TradeFeed, open_trade_feed
 from mdtool.adapters.quotes import open_hub
 from mdtool.adapters.vwap_feed import LocalVwapFeedClient, LocalVwaps, VwapFeedClient
-from mdtool.core.addresses import parse_address
+from mdtool.core.addresses import listed, parse_address, parse_addresses
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.alerts.rules import load_rules
 from mdtool.services.alerts.webhooks import Webhooks
@@ -99,10 +99,10 @@ class Sources:
             KafkaAddress.parse(config.bus)
         for address in (config.aggregator, config.sender, config.receiver, config.vwap):
             parse_address(address)
-        self._quote_streams = _addresses(config.quotes_from)
+        self._quote_streams = parse_addresses(config.quotes_from)
         self._config = config
         self._rules = load_rules()
-        urls = [url.strip() for url in config.webhook.split(",") if url.strip()]
+        urls = listed(config.webhook)
         self._webhooks = Webhooks(
             urls if notifies else (), config.webhook_secret, allows_inside=config.webhook_inside
         )
@@ -202,14 +202,6 @@ class Sources:
             "symbols": symbols,
         }
         self.feeds = Feeds(feeds, TABLE)
-
-
-def _addresses(text: str) -> list[str]:
-    """Return the addresses of a list separated by commas; raise UsageError for an invalid one."""
-    addresses = [address.strip() for address in text.split(",") if address.strip()]
-    for address in addresses:
-        parse_address(address)
-    return addresses
 
 
 def _market_reader(

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+from mdtool.core.addresses import listed
 from mdtool.core.errors import ConfigError
 from mdtool.core.throttle import Throttle
 from mdtool.services.gateway.protocols import Paths
@@ -246,7 +247,7 @@ class IceServers:
 
 
 def _parse_urls(kind: str, text: str) -> Sequence[str]:
-    urls = [url.strip() for url in text.split(",") if url.strip()]
+    urls = listed(text)
     for url in urls:
         scheme = next((each for each in _SCHEMES[kind] if url.startswith(each)), url)
         if not url.removeprefix(scheme):
