@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,6 +19,10 @@ from mdtool.core.descriptors import shortage
 from mdtool.services.client import Admission, Tally
 from mdtool.services.times import Histogram
 from mdtool.wire.batches import Counts
+
+if TYPE_CHECKING:
+    from mdtool.services.alerts.watch import Watch
+    from mdtool.services.alerts.webhooks import Webhooks
 
 COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
@@ -238,6 +242,17 @@ def clients(admission: Admission) -> Iterator[Metric]:
     """Yield what is counted of a service's clients."""
     yield labelled("mdtool_refused", admission.refused)
     yield from connections(admission.tallies)
+
+
+def alerts(watch: Watch, webhooks: Webhooks) -> Iterator[Metric]:
+    """Yield what is counted of alerts, and of webhooks where there are any."""
+    began = labelled("mdtool_alerts")
+    for labels, count in watch.counts.items():
+        began.add_metric(labels, count)
+    yield began
+    yield gauge("mdtool_alerts_open", watch.open_count())
+    if webhooks:
+        yield labelled("mdtool_webhook_alerts", webhooks.counts)
 
 
 def connections(tallies: Mapping[str, Tally]) -> Iterator[Metric]:

@@ -86,9 +86,9 @@ class Detection:
             await follow_market(self._watch, trades, logging.WARNING)
 
     def _measures(self) -> Iterator[Metric]:
-        from mdtool.services.alerts.measures import measures
+        from mdtool.services import families
 
-        return measures(self._watch, self._webhooks)
+        return families.alerts(self._watch, self._webhooks)
 
     def _quote(self, quotes: Sequence[Quote]) -> None:
         of_books = [each for each in quotes if each.bid is not None or each.ask is not None]

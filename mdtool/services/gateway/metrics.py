@@ -13,10 +13,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
-from mdtool.services.alerts.measures import measures
 from mdtool.services.families import (
     LoopLag,
     accept_pauses,
+    alerts,
     connections,
     counter,
     gauge,
@@ -137,8 +137,7 @@ class _MarketCollector(Collector):
             yield from ticks(self._sources.market.counts)
         yield from self._stream()
         yield from self._quotes()
-        alerts = self._sources.alerts
-        yield from measures(alerts.watch, alerts.webhooks)
+        yield from alerts(self._sources.alerts.watch, self._sources.alerts.webhooks)
         yield self._circuit()
         if self._sources.history is not None:
             is_up = self._sources.history.lost_because is None
