@@ -38,7 +38,7 @@ ticks came in at 0.58 of the rate of plain TCP, and with this at 0.74."""
 _QUIET_S: Final = 60.0
 """How long no further connection of a listener that did not begin is reported."""
 Unwrap: TypeAlias = Callable[[socket.socket], Awaitable[socket.socket]]
-"""Reads what comes before the protocol of a connection, and returns the socket to go on with.
+"""Reads what comes before the protocol of a connection, and returns the socket to continue with.
 
 It raises OSError for a peer that has left, and PeerError to reject one.
 """
@@ -118,23 +118,19 @@ class Listener:
             connecting.add_done_callback(self._connecting.discard)
 
     async def _begin(self, accepted: socket.socket) -> None:
+        peer, options = "", dict[str, Any]()
         try:
-            if self._tls is None and self._unwrap is None:
-                await self._loop.connect_accepted_socket(self._connect, accepted)
-                return
-            peer = format_address(*accepted.getpeername()[:2])
+            if self._tls is not None or self._unwrap is not None:
+                peer = format_address(*accepted.getpeername()[:2])
             if self._unwrap is not None:
                 accepted = await self._unwrap(accepted)
-            if self._tls is None:
-                await self._loop.connect_accepted_socket(self._connect, accepted)
-                return
-            await self._loop.connect_accepted_socket(
-                self._connect,
-                accepted,
-                ssl=self._tls.context,
-                ssl_handshake_timeout=HANDSHAKE_S,
-                ssl_shutdown_timeout=GOODBYE_S,
-            )
+            if self._tls is not None:
+                options = {
+                    "ssl": self._tls.context,
+                    "ssl_handshake_timeout": HANDSHAKE_S,
+                    "ssl_shutdown_timeout": GOODBYE_S,
+                }
+            await self._loop.connect_accepted_socket(self._connect, accepted, **options)
         except OSError as error:  # a client that has left, or whose handshake failed
             accepted.close()
             if isinstance(error, ssl.SSLError):
