@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from mdtool.adapters.tcp_streams import open_stream
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.tcp import reason_of
-from mdtool.core.tls import connect_options, http_options
+from mdtool.core.tls import http_options
 
 TIMEOUT_S: Final = 5.0
 """How long a service may take to answer."""
@@ -90,9 +91,8 @@ async def _of_grpc(address: str) -> str:
 
 
 async def _of_tcp(name: str, address: str) -> str:
-    host, port = parse_address(address)
     try:
-        _, writer = await asyncio.open_connection(host, port, **connect_options(name, host))
+        _, writer = await open_stream(name, *parse_address(address))
     except OSError as error:
         return reason_of(error)
     writer.close()
