@@ -141,7 +141,7 @@ class OtlpReceiver:
 
         try:
             result = exporter.export([self._readable(span) for span in spans])
-        except Exception:  # noqa: BLE001 - whatever the library meets, services go on
+        except Exception:  # noqa: BLE001 - whatever the library meets, services continue
             result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
             if self._is_failing or self._lost:

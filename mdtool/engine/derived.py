@@ -207,7 +207,7 @@ class Derived:
     def close(self) -> list[Made]:
         """Return what the stream's end leaves open: all bars, and the samples that are followed.
 
-        The end stays, and so do its bars for who comes to it later.
+        The end stays, and so do its bars for sessions that subscribe later.
         """
         made: list[Made] = []
         for schema, samples in self._samples.items():

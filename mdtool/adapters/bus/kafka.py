@@ -8,6 +8,7 @@ import functools
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -140,7 +141,7 @@ class KafkaBus(BaseBus):
     async def _produced(self, key: bytes, value: bytes | None) -> None:
         """Produce a record of a stream, and wait until the servers have it."""
         has_arrived = asyncio.Event()
-        self._produce(STREAMS, 0, key, value, functools.partial(has_arrived.set))
+        self._produce(STREAMS, 0, key, value, has_arrived.set)
         await has_arrived.wait()
 
     async def _send(self) -> None:
@@ -206,7 +207,7 @@ class KafkaBus(BaseBus):
         partition: int,
         key: bytes | None,
         value: bytes | None,
-        acknowledged: functools.partial[None],
+        acknowledged: Callable[[], None],
         headers: Headers = None,
     ) -> None:
         """Produce a record; `acknowledged` is called in the loop once the servers have it."""
@@ -223,7 +224,7 @@ class KafkaBus(BaseBus):
             reason = error_of(error).str() if isinstance(error, KafkaException) else str(error)
             self._refuse(reason)
 
-    def _delivered(self, error: KafkaError | None, acknowledged: functools.partial[None]) -> None:
+    def _delivered(self, error: KafkaError | None, acknowledged: Callable[[], None]) -> None:
         if error is not None:
             self._refuse(error.str())
             return

@@ -133,9 +133,8 @@ def answering(
         except ConnectionError:
             response = web.Response(status=_GONE)  # only counted: the client has disconnected
         except Exception:
-            log.exception(
-                "%s %s: failed", request.method, request.path
-            )  # its query may have a ticket
+            # Without its query, which may have a ticket.
+            log.exception("%s %s: failed", request.method, request.path)
             response = fail(500, "internal", "the service failed; see its log", None)
         if measure is not None:
             measure(response.status, clock() - started)

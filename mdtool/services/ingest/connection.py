@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 CROWDED_READ_BYTES: Final = 4_096
 """The most that a connection reads while there is no room."""
 _LINGER_S: Final = 2.0
-"""How long a rejected client may go on sending: unread, that would end the connection at once, and
-the reason with it."""
+"""How long what a rejected client still sends is read: unread, it would end the connection at once,
+before the client has read why."""
 _MAX_DETAILS: Final = 3
 """How many of a connection's refusals are logged one by one."""
 

@@ -404,7 +404,7 @@ class Connection(asyncio.Protocol):
     def _write_missed(self) -> None:
         self._is_catching_up = False
         if self._is_behind or self._is_over_quota or self._transport.is_closing():
-            return  # `resume_writing` or `_write_on` goes on
+            return  # `resume_writing` or `_write_on` continues
         some = list(islice(self._missed, STATES_AT_ONCE))
         for symbol in some:
             del self._missed[symbol]
