@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 
@@ -28,6 +29,29 @@ async def source():
 
 def _url(client, path: str) -> str:
     return f"http://{client.host}:{client.port}{path}"
+
+
+TITLES = {
+    "market": "mdtool",
+    "order book": "Order book · mdtool",
+    "STOMP": "STOMP · mdtool",
+    "call": "Call · mdtool",
+    "GraphQL": "GraphiQL · mdtool",
+    "API": "API · mdtool",
+}
+"""The titles of pages, by the text of links to them."""
+
+
+@pytest.mark.parametrize("path", ["/", "/book", "/demo/stomp", "/demo/call"])
+async def test_links_lead_where_they_say(client, path):
+    async with client.get(path) as response:
+        page = await response.text()
+    links = re.findall(r'<a[^>]* href="([^"]*)"[^>]*>([^<]*)</a>', page)
+    found = {text: href for href, text in links if text in TITLES}
+    assert len(found) >= 4
+    for text, href in found.items():  # relative to the base of all pages, the root here
+        async with client.get(f"/{href.removeprefix('./')}") as response:
+            assert f"<title>{TITLES[text]}</title>" in await response.text()
 
 
 async def test_the_stomp_page_follows_topics_and_sends(source, client):
