@@ -9,6 +9,7 @@ import pytest
 
 from tests.reference.market_source import MarketSource
 from tests.support.browser import chromium, chromium_tabs
+from tests.support.feed_sources import SOURCES, world_of
 from tests.support.gateways import gateway_of
 
 FAKE_DEVICES = (
@@ -81,7 +82,7 @@ async def test_a_page_shows_the_age_of_updates(source, client, path):
         await tab.open(_url(client, path))
         await tab.until(f"{age}.innerText.includes('none lately')")
         # Updates of a few seconds count, and those only whose topics are followed by then.
-        while not await tab.run(f"/\\d (ms|s) old/.test({age}.innerText)"):
+        while not await tab.run(f"/\\d (ms|s|min|h|d) old/.test({age}.innerText)"):
             source.trade("AAPL", 187.5, 1)
         await tab.until(f"['ok', 'degraded'].includes({age}.dataset.state)")
 
@@ -106,6 +107,7 @@ async def test_the_stomp_page_survives_what_is_refused(source, client):
 
 async def test_the_call_page_marks_what_is_stale():
     source = MarketSource()
+    source.lots = {"AAPL": 5 * 10**8}
     source.trade("AAPL", 187.25, 12_345)
     async with contextlib.AsyncExitStack() as stack:
         tab = await stack.enter_async_context(chromium())
@@ -114,8 +116,24 @@ async def test_the_call_page_marks_what_is_stale():
             await tab.open(_url(client, "/demo/call"))
             await tab.until("document.querySelector('#price').value === '187.25'")
             assert await tab.run("document.querySelector('#stale').hidden")
-            assert "12,345" in await tab.text("#session")
+            assert "6,172.5" in await tab.text("#session")  # halves
         await tab.until("!document.querySelector('#stale').hidden")
+
+
+async def test_the_call_page_shows_the_trades_of_what_is_watched():
+    tape = "[...document.querySelectorAll('.tape tbody tr')].map((row) => row.cells[1].innerText)"
+    async with world_of(SOURCES["trades"]) as world, chromium() as tab:
+        await world.trade({"AAPL": 20_000, "MSFT": 41_000})
+        await tab.open(_url(world.client, "/demo/call?symbol=AAPL"))
+        await tab.until(f"{tape}.join() === '200'")
+        await world.trade({"AAPL": 20_050, "MSFT": 41_100})
+        await tab.until(f"{tape}.join() === '200.5,200'")
+        await tab.run(
+            "document.querySelector('#symbol').value = 'MSFT';"
+            "document.querySelector('#watch').requestSubmit()"
+        )
+        await tab.until(f"{tape}.join() === '411,410'")
+        assert tab.complaints == []
 
 
 async def test_two_tabs_call_each_other_and_watch_the_same_symbol(source, client):

@@ -1,5 +1,7 @@
 // How old updates are when the gateway writes them, in the header of a page.
 
+import { age } from "./numbers.js";
+
 const EVERY_MS = 2000;
 const TIMEOUT_MS = 5000;
 const where = document.getElementById("age");
@@ -7,8 +9,8 @@ const where = document.getElementById("age");
 async function look() {
   try {
     const response = await fetch("health", { signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const { status, age_ms: age } = await response.json();
-    show(status, age === null ? "none lately" : `${shown(age)} old`);
+    const { status, age_ms: milliseconds } = await response.json();
+    show(status, milliseconds === null ? "none lately" : `${shown(milliseconds)} old`);
   } catch {
     show("unavailable", "unknown");
   }
@@ -21,8 +23,8 @@ function show(status, text) {
   where.querySelector("dd").textContent = text;
 }
 
-function shown(age) {
-  return age < 1000 ? `${age.toPrecision(2)} ms` : `${(age / 1000).toFixed(1)} s`;
+function shown(milliseconds) {
+  return milliseconds < 1000 ? `${milliseconds.toPrecision(2)} ms` : age(milliseconds);
 }
 
 look();

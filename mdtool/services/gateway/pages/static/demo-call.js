@@ -3,13 +3,17 @@
 // All hear the JOINs of a room in the same order, their own among them: whoever was there before
 // makes the offer, so that no two peers ever offer to each other at once.
 
+import { Connection } from "./connection.js";
+import { ABSENT, amount } from "./numbers.js";
+import { get } from "./rest.js";
 import { Stomp } from "./stomp.js";
+import { Tape } from "./tape.js";
 
 const $ = (id) => document.getElementById(id);
 const me = crypto.randomUUID();
 const stomp = new Stomp();
 const peers = new Map();
-const whole = new Intl.NumberFormat("en-US");
+const tape = new Tape(document.querySelector(".tape tbody"), new Connection("stream"));
 
 let room = null;
 let hasJoined = false;
@@ -17,6 +21,7 @@ let media = null;
 let iceServers = [];
 let endRoom = () => {};
 let endSymbol = () => {};
+let watches = 0;
 
 class Peer {
   constructor(id) {
@@ -153,17 +158,23 @@ function leave() {
   $("mine").srcObject = media = null;
 }
 
-function watch(symbol) {
+async function watch(symbol) {
+  const number = ++watches;
   endSymbol();
+  endSymbol = () => {};
   $("symbol").value = symbol;
-  $("price").textContent = "—";
+  $("price").textContent = ABSENT;
   $("stale").hidden = true;
   $("session").replaceChildren();
+  tape.close();
+  const lot = await lotOf(symbol);
+  if (number !== watches) return; // another symbol is watched by now
+  tape.show(symbol, lot);
   endSymbol = stomp.subscribe(`/topic/market-data/${symbol}`, (_, aggregate) => {
     $("price").textContent = aggregate.close;
     $("stale").hidden = !aggregate.stale;
-    const { symbol, open, high, low } = aggregate;
-    const session = { symbol, open, high, low, volume: whole.format(BigInt(aggregate.volume)) };
+    const { symbol, open, high, low, volume } = aggregate;
+    const session = { symbol, open, high, low, volume: amount(volume, lot) };
     $("session").replaceChildren(
       ...Object.entries(session).flatMap(([name, textContent]) => [
         Object.assign(document.createElement("dt"), { textContent: name }),
@@ -171,6 +182,16 @@ function watch(symbol) {
       ]),
     );
   });
+}
+
+// What one unit of a symbol's sizes is, null for 1, and where the gateway does not say.
+async function lotOf(symbol) {
+  try {
+    const { data: [row] } = await get("symbols", { symbols: symbol });
+    return row?.lot ?? null;
+  } catch {
+    return null;
+  }
 }
 
 function notify(problem) {
