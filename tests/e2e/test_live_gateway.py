@@ -181,6 +181,21 @@ class TestStart:
 
 
 class TestChanges:
+    async def test_unsubscribe_before_the_start(self, live_trades):
+        async with gateway(live_trades) as address:
+            ended = Unsubscribe("trades", "raw_symbol", ("AAPL", "NOPE"))
+            received = await session(address, wants("AAPL"), wants("MSFT"), ended)
+        said = [each.msg for each in received if isinstance(each, dbn.SystemMsg)]
+        assert said == [
+            ACK.format(0, "trades"),
+            ACK.format(1, "trades"),
+            "Unsubscribed from trades data",
+        ]
+        (missing,) = (each for each in received if isinstance(each, dbn.ErrorMsg))
+        assert "NOPE" in missing.err
+        trades = [each for each in received if isinstance(each, dbn.TradeMsg)]
+        assert {each.instrument_id for each in trades} == {2}
+
     async def test_unsubscribe(self, tmp_path):
         path = trades_apart(tmp_path, 3)
         async with gateway(path, at_end="hold") as address, client(address) as held:

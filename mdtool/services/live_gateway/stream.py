@@ -81,7 +81,7 @@ class Stream:
         self._output = output
         self._request = request
         self._access = access
-        self._pending: list[Subscribe] = []
+        self._pending: list[Subscribe | Unsubscribe] = []
         self._subscriptions: Subscriptions
         self._run: Run
         self._pass: Pass
@@ -104,7 +104,7 @@ class Stream:
         """
         if not await self._collect():
             return
-        needs = Needs() if self._config.bare else self._needs(self._pending)
+        needs = Needs() if self._config.bare else self._needs(self._wanted())
         async with playback.joined(self, needs) as joined:
             current: Pass | None = joined
             is_first = True
@@ -185,25 +185,26 @@ class Stream:
                     await self._inbox.arrival()
                 case Start():
                     return True
-                case Subscribe():
-                    self._pending.append(_checked(request))
+                case Subscribe() | Unsubscribe():
+                    if isinstance(request, Subscribe):
+                        request = _checked(request)
+                    self._pending.append(request)
                     if len(self._pending) > _MAX_PENDING:
                         raise SessionError(invalid("too many subscriptions before the start"))
-                case Unsubscribe():
-                    self._pending = [each for each in self._pending if not _is_ended(each, request)]
         return False
 
     async def _send(self, current: Pass, files: Rereader, is_first: bool) -> None:
         """Send one pass, the first one from the live point on and what is replayed before it."""
         run = self._run = current.run
         self._pass = current
-        await self._follow_schemas(*self._pending)
+        wanted = self._wanted()
+        await self._follow_schemas(*wanted)
         live = run.position if is_first else current.begin
         self._position = live
         latest_ns = current.begin_ns if current.from_ns is None else current.from_ns
         if is_first and live and run.latest_ns > 0:
             latest_ns = run.latest_ns
-        starts = [each.start_ns for each in self._pending if each.start_ns is not None]
+        starts = [each.start_ns for each in wanted if each.start_ns is not None]
         has_replay = bool(starts) and live > 0
         begin_ns = min(max(min(starts), current.begin_ns), latest_ns) if has_replay else latest_ns
         directory = current.directory_at(0 if has_replay else live)
@@ -214,7 +215,10 @@ class Stream:
         self._subscriptions.offset_ns = current.offset_ns
         self._subscriptions.begin(directory, begin_ns)
         for request in self._pending:
-            self._subscribe(request)
+            if isinstance(request, Subscribe):
+                self._subscribe(request)
+            else:
+                self._unsubscribe(request)
         self._pending = []
         if is_first and starts:
             if has_replay:
@@ -360,6 +364,10 @@ class Stream:
         """
         await self._pass.follow(self, self._needs(requests))
 
+    def _wanted(self) -> list[Subscribe]:
+        """Return the subscriptions that were requested before the start."""
+        return [each for each in self._pending if isinstance(each, Subscribe)]
+
     def _needs(self, requests: Sequence[Subscribe]) -> Needs:
         """Return what requests and subscriptions need."""
         schemas = {each.schema for each in requests}
@@ -475,8 +483,3 @@ def _checked(request: Subscribe) -> Subscribe:
 def _live(request: Subscribe) -> Subscribe:
     """Return a subscription without its start, which counts before the session's start only."""
     return dataclasses.replace(request, start_ns=None)
-
-
-def _is_ended(each: Subscribe, request: Unsubscribe) -> bool:
-    same = (each.schema, each.stype_in) == (request.schema, request.stype_in)
-    return same and set(each.symbols) <= set(request.symbols)
