@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -41,6 +42,11 @@ MIN_HEARTBEAT_S: Final = 5
 MAX_HEARTBEAT_S: Final = 1_800
 COMPRESSIONS: Final = ("none", "zstd")
 ENCODINGS: Final = ("dbn", "csv", "json")
+_DIGEST_CHARS: Final = 64
+_PROOF: Final = re.compile(
+    rf"(?P<digest>[0-9a-fA-F]{{{_DIGEST_CHARS}}})-(?P<bucket>.{{1,{BUCKET_CHARS}}})"
+)
+"""A shorter key than usual has fewer characters at its end."""
 _SHOWN_CHARS: Final = 64
 _MAX_DIGITS: Final = 19
 
@@ -86,7 +92,7 @@ class Authentication:
     digest : str
         64 hexadecimal digits: see `digest_of`.
     bucket : str
-        The last characters of the key.
+        The last characters of the key, at least one.
     dataset, encoding, compression : str
     has_ts_out : bool
         Whether each record ends with the time at which it was sent.
@@ -113,7 +119,8 @@ class Authentication:
 
     def proves(self, cram: str, key: str) -> bool:
         """Return whether the client has a key."""
-        return hmac.compare_digest(self.digest, digest_of(cram, key))
+        has_key = hmac.compare_digest(self.digest, digest_of(cram, key))
+        return has_key and self.bucket == key[-BUCKET_CHARS:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +398,12 @@ def _fields(line: str) -> dict[str, str]:
 def _authentication(fields: dict[str, str], line: str) -> Authentication:
     if "auth" not in fields:
         raise ControlError(f"{_shown(line)} is not an authentication; expected auth=..|dataset=..")
-    digest, _, bucket = fields["auth"].partition("-")
+    proof = _PROOF.fullmatch(fields["auth"])
+    if proof is None:
+        raise ControlError(
+            f"auth={fields['auth'][:_SHOWN_CHARS]}: expected {_DIGEST_CHARS} hexadecimal digits, "
+            f"-, and the last {BUCKET_CHARS} characters of the key"
+        )
     if not fields.get("dataset"):
         raise ControlError("the authentication names no dataset")
     encoding = _choice(fields, "encoding", ENCODINGS)
@@ -405,8 +417,8 @@ def _authentication(fields: dict[str, str], line: str) -> Authentication:
                 f"{MAX_HEARTBEAT_S}"
             )
     return Authentication(
-        digest=digest.lower(),
-        bucket=bucket,
+        digest=proof["digest"].lower(),
+        bucket=proof["bucket"],
         dataset=fields["dataset"],
         encoding=encoding,
         compression=_choice(fields, "compression", COMPRESSIONS),

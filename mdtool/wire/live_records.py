@@ -18,6 +18,7 @@ from mdtool.wire.dbn_records import DBN_VERSION, RTYPE_DEFINITION
 
 VERSIONS: Final = (2, DBN_VERSION)
 """The DBN versions that are written."""
+_INVALID: Final = "Invalid subscription: "
 MAX_ERROR_CHARS: Final = 301
 MAX_SYSTEM_CHARS: Final = 302
 
@@ -92,12 +93,12 @@ def not_subscribed(symbol: str, schema: str) -> Failure:
 
 def invalid(reason: str) -> Failure:
     """End the session for a request that is not valid."""
-    return Failure(dbn.ErrorCode.INVALID_SUBSCRIPTION, reason, is_fatal=True)
+    return Failure(dbn.ErrorCode.INVALID_SUBSCRIPTION, f"{_INVALID}{reason}", is_fatal=True)
 
 
 def aged_out() -> Failure:
     """End the session for a replay of records that cannot be read any more."""
-    text = "Invalid subscription: start is too old, before the latest records of this stream"
+    text = f"{_INVALID}start is too old, before the latest records of this stream"
     return Failure(dbn.ErrorCode.REPLAY_DATA_AGED_OUT, text, is_fatal=True)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import StartupError, UsageError
-from mdtool.wire.live import Accepted, Rejected, Start
-from tests.support.live_clients import LiveClient, client, gateway, session, wants
+from mdtool.wire.live import Accepted, Rejected, Start, authentication
+from tests.support.live_clients import KEY, LiveClient, client, gateway, session, wants
 from tests.support.waiting import bounded
 
 CROWD = 1_000
@@ -97,7 +97,7 @@ class TestTls:
         cert, key = map(str, certificate)
         settings = {"tls_cert": cert, "tls_key": key}
         async with gateway(live_trades, **settings) as address, client(address) as plain:
-            plain.send(b"auth=1|dataset=XNAS.ITCH\n")
+            plain.send(authentication("", KEY, "XNAS.ITCH"))
             with pytest.raises((EOFError, ConnectionError)):
                 await plain.answer(Accepted)
 

@@ -26,6 +26,8 @@ class TestRejections:
         async with gateway(live_trades) as address:
             assert "choose from XNAS.ITCH" in await rejection(address, dataset="NONE")
             assert "expected dbn, csv, json" in await rejection(address, encoding="xml")
+            proof = await rejection(address, b"auth=00-abcde|dataset=XNAS.ITCH\n")
+            assert "expected 64 hexadecimal digits" in proof
             assert "is not an authentication" in await rejection(address, b"GET / HTTP/1.1\r\n")
             assert "not ASCII" in await rejection(address, b"\xff\xfe\n")
             assert "more than 262,144 bytes" in await rejection(address, b"a" * (1 << 20))
@@ -103,6 +105,7 @@ class TestRejections:
             wrong.send(*[Start()] * is_started, request_)
             *_, error = await wrong.rest()
             assert int(error.code) == 5
+            assert error.err.startswith("Invalid subscription: ")
             assert why in error.err
             assert len(await other.until(lambda received: len(received) == 5)) == 5
 
@@ -114,4 +117,4 @@ class TestRejections:
     async def test_a_second_start(self, live_trades):
         async with gateway(live_trades, at_end="hold") as address:
             *_, error = await session(address, wants("AAPL"), Start())
-        assert error.err == "the session has started already"
+        assert error.err == "Invalid subscription: the session has started already"

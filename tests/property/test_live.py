@@ -97,7 +97,7 @@ lines = st.text(string.printable, max_size=80) | st.lists(
 
 @given(st.lists(st.binary(max_size=40) | lines.map(str.encode), max_size=8), st.booleans(), cuts)
 def test_garbage_gives_requests_or_one_error(garbage, is_authenticated, cuts):
-    prefix = b"auth=0-1|dataset=D\n" if is_authenticated else b""
+    prefix = b"auth=%b-1|dataset=D\n" % (b"0" * 64) if is_authenticated else b""
     data = prefix + b"\n".join(garbage) + b"\n"
     outcomes = []
     for each in ([data], pieces(data, cuts)):

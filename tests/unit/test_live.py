@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import databento_dbn as dbn
@@ -88,6 +89,13 @@ class TestAuthentication:
         assert request.proves(CRAM, KEY)
         assert not request.proves(CRAM, KEY[:-1] + "t")
         assert not request.proves("d" * 32, KEY)
+        assert not dataclasses.replace(request, bucket="opqrt").proves(CRAM, KEY)
+
+    @pytest.mark.parametrize("bucket", ["a", "ab-cd", "a=b"])
+    def test_a_key_of_any_length(self, bucket):
+        digest = DIGEST.upper()
+        [request] = RequestDecoder().feed(f"auth={digest}-{bucket}|dataset=X\n".encode())
+        assert (request.digest, request.bucket) == (DIGEST, bucket)
 
     def test_fields_in_any_order_unknown_and_missing(self):
         line = (
@@ -120,6 +128,20 @@ class TestAuthentication:
         [
             ("dataset=XNAS.ITCH", "is not an authentication"),
             (f"auth={DIGEST}-opqrs", "names no dataset"),
+            *(
+                (f"auth={proof}|dataset=X", "expected 64 hexadecimal digits")
+                for proof in (
+                    "",
+                    "1",
+                    DIGEST,
+                    f"{DIGEST}-",
+                    f"{DIGEST}-abcdef",
+                    f"{DIGEST[:-1]}-opqrs",
+                    f"{DIGEST}0-opqrs",
+                    f"{DIGEST[:-1]}x-opqrs",
+                    f"{DIGEST}opqrs",
+                )
+            ),
             (f"{AUTH}|encoding=xml", "encoding=xml: expected dbn, csv, json"),
             (f"{AUTH}|compression=gzip", "compression=gzip: expected none, zstd"),
             (f"{AUTH}|ts_out=yes", "ts_out=yes: expected 0 or 1"),
@@ -283,6 +305,7 @@ class TestRecords:
             (live_records.unresolved("XYZ"), 4, False),
             (live_records.not_subscribed("XYZ", "mbo"), 5, False),
             (live_records.invalid("w\u00e9 " * 1_000), 5, True),
+            (live_records.aged_out(), 8, True),
             (live_records.failed("input"), 6, True),
             (live_records.skipped(12), 7, False),
         ],

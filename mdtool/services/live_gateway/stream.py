@@ -382,10 +382,10 @@ class Stream:
         number = self._n_subscribed if request.id is None else request.id
         self._n_subscribed += 1
         if request.has_snapshot and not self._config.snapshots:
-            raise SessionError(invalid("Invalid subscription: this gateway has no snapshots"))
+            raise SessionError(invalid("this gateway has no snapshots"))
         feed = FEED_OF_SCHEMA[request.schema]
         if not self._access.has_feed(feed):
-            raise SessionError(invalid(f"Invalid subscription: none of your roles has feed {feed}"))
+            raise SessionError(invalid(f"none of your roles has feed {feed}"))
         self._output.notice(subscribed(number, request.schema))
         subscription = Subscription(
             request, number, dict.fromkeys(request.symbols), self._access.reader(feed)
@@ -433,7 +433,7 @@ class Stream:
 
         At full speed there is no pace to keep, and behind a replay it was not yet reached.
         """
-        if self._config.speed and self._has_kept_pace and not self._is_behind:
+        if self._run.pace.speed and self._has_kept_pace and not self._is_behind:
             self._is_behind = True
             for schema in dict.fromkeys(each.schema for each in self._subscriptions):
                 self._output.notice(slow_reading(schema))
@@ -466,15 +466,15 @@ def _checked(request: Subscribe) -> Subscribe:
     """
     reason = None
     if request.schema not in RTYPES:
-        reason = f"Invalid subscription: unknown schema {request.schema}"
+        reason = f"unknown schema {request.schema}"
     elif request.stype_in not in STYPES:
-        reason = f"Invalid subscription: stype_in {request.stype_in} is none of {', '.join(STYPES)}"
+        reason = f"stype_in {request.stype_in} is none of {', '.join(STYPES)}"
     elif request.start_ns is not None and request.start_ns > time.time_ns():
-        reason = "Invalid subscription: start is in the future"
+        reason = "start is in the future"
     elif request.has_snapshot and request.schema != "mbo":
-        reason = "Invalid subscription: snapshot is for schema mbo alone"
+        reason = "snapshot is for schema mbo alone"
     elif request.has_snapshot and request.start_ns is not None:
-        reason = "Invalid subscription: snapshot excludes start"
+        reason = "snapshot excludes start"
     if reason is not None:
         raise SessionError(invalid(reason))
     return request
