@@ -259,6 +259,16 @@ class Recording:
         digest.update(repr((self.schema, *_choices(self.selection))).encode())
         return digest.hexdigest()[:_IDENTITY_CHARS]
 
+    def without_folders(self, text: str) -> str:
+        """Return a text, such as an error's, in which the files are named without their folders.
+
+        Clients are sent it: where files are on a server is not for them.
+        """
+        forms = {form for path in self.paths for form in (path, str(Path(path))) if "/" in form}
+        for path in sorted(forms, key=len, reverse=True):
+            text = text.replace(path, Path(path).name)
+        return text
+
 
 def _names(sources: Sequence[RecordSource]) -> str:
     names = [source.name for source in sources]

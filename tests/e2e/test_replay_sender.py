@@ -438,7 +438,7 @@ async def test_of_a_truncated_file_all_whole_records_and_the_error_are_sent(tmp_
     assert got.all_records().tobytes() == records[:-1].tobytes()
     assert isinstance(got.last, Refused)
     assert "ends inside a record" in got.last.reason
-    assert status["error"] == got.last.reason
+    assert status["error"] == f"{tmp_path}/{got.last.reason}"
     decoder = DbnDecoder()
     assert sum(map(len, decoder.feed(data))) >= len(records) - 1
 

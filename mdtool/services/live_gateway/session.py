@@ -218,7 +218,9 @@ class Session:
                 except SessionError as error:
                     failure = error.failure
                 except InputError as error:
-                    failure = failed(str(error))
+                    # Where files are is for the log alone.
+                    log.error("session %d: %s", self._number, error)  # noqa: TRY400
+                    failure = failed(self._playbacks[request.dataset].without_folders(str(error)))
                 except FaultError as error:
                     failure = _failure_of(error.fault)
                     if error.fault.kind == RESET:

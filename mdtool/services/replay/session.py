@@ -119,7 +119,7 @@ class Session:
             self._client.report_tls(self._name)
         except MdtoolError as error:
             log.warning("receiver %s: rejected: %s", self._name, error)
-            await self._close(Refused(str(error), is_final=True))
+            await self._close(self._failure(str(error)))
         except OSError as error:
             position = self._progress.position
             log.info("receiver %s: disconnected at record %d: %s", self._name, position, error)
@@ -235,8 +235,12 @@ class Session:
             case _:
                 await self._send_recorded(run, 0)
         if run.error is not None:
-            return Refused(run.error, is_final=True)
+            return self._failure(run.error)
         return End(run.identity, self._place)
+
+    def _failure(self, reason: str) -> Refused:
+        """Return the final message of a session that has failed."""
+        return Refused(self._runs.recording.without_folders(reason), is_final=True)
 
     async def _authenticate(self) -> None:
         """Take the token of the receiver; raise TokenError or ForbiddenError where it may not."""
