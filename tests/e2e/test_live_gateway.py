@@ -273,6 +273,16 @@ class TestCommand:
         assert status == 0
         assert "by force" not in errors
 
+    def test_standard_input_is_not_paced(self, tmp_path):
+        apart = [trade(1, MAY_1, 10, 1), trade(1, MAY_1 + HOUR, 11, 1)]
+        path = write(tmp_path / "apart.dbn", header(BOTH_DAYS), *apart)
+        with (
+            path.open("rb") as source,
+            service("live-gateway", "-", "--port", 0, stdin=source) as child,
+        ):
+            received = asyncio.run(session(child.address, wants("AAPL")))
+        assert [each.ts_event for each in received[-2:]] == [MAY_1, MAY_1 + HOUR]
+
     def test_standard_input_as_it_comes(self, live_trades):
         async def read(address: str) -> None:
             async with client(address) as connected:
@@ -349,7 +359,7 @@ class TestOthers:
         async with gateway(path) as address:
             received = await session(address, wants("AAPL"))
         assert texts(received)[-2] == "TradeMsg 1 1000000"
-        assert texts(received)[-1].startswith("error 6: ")
+        assert texts(received)[-1].startswith("error 6: broken.dbn: ")
         assert "after 2 whole records" in received[-1].err
 
     async def test_input_that_is_none(self, tmp_path):

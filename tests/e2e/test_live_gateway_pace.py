@@ -8,6 +8,10 @@ import re
 import databento_dbn as dbn
 import pytest
 
+from mdtool.adapters.dbn_files import Recording
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.inputs import Input, PipedInput
+from mdtool.services.live_gateway.playback import Playback
 from mdtool.wire.live import Start
 from tests.support.dbn_files import DAY, MAY_1, header, write
 from tests.support.live_clients import (
@@ -113,3 +117,18 @@ class TestPace:
             await session(address, wants("AAPL", schema="status"))
             received = await slow.rest()
         assert len(received) == 3 + 300_000
+
+
+@pytest.mark.parametrize(
+    ("recording", "given", "speed"),
+    [
+        (Recording(("day.dbn",)), None, 1.0),
+        (Recording(("day.dbn",)), 0.0, 0.0),
+        (PipedInput(("-",)), None, 0.0),
+        (PipedInput(("-",)), 2.0, 2.0),
+    ],
+)
+async def test_the_speed_at_which_playback_begins(recording, given, speed):
+    async with asyncio.TaskGroup() as tasks:
+        playback = Playback(Input(recording, None), LiveGatewayConfig(speed=given), tasks)
+    assert playback.speed == speed

@@ -176,8 +176,32 @@ class TestControl:
         path = trades_apart(tmp_path, 5)
         async with controlled(path) as (address, control):
             status, answer = await control("POST", "/seek", to=MAY_1 + 3 * MS)
-            assert (status, answer["datasets"]["XNAS.ITCH"]["state"]) == (200, "idle")
+            assert (status, answer["datasets"]["XNAS.ITCH"]["state"]) == (200, "waiting")
             assert times(await session(address, wants("AAPL"))) == [3, 4]
+
+    async def test_a_playback_that_waits_for_a_session(self, tmp_path):
+        async with controlled(trades_apart(tmp_path, 400_000)) as (address, control):
+
+            async def state() -> tuple[str, int]:
+                _, status = await control("GET", "/status")
+                return status["datasets"]["XNAS.ITCH"]["state"], len(status["sessions"])
+
+            assert await state() == ("waiting", 0)
+            async with started(address, wants("AAPL")) as reading:
+                await reading.until(times)
+                assert await state() == ("playing", 1)
+            while (await state())[1]:  # until its end is noticed
+                pass
+            assert await state() == ("waiting", 0)
+            await control("POST", "/pause")
+            assert await state() == ("paused", 0)
+            await control("POST", "/resume")
+            await control("POST", "/set-speed", speed=1)
+            assert await state() == ("playing", 0)
+            await control("POST", "/set-speed", speed=1e12)
+            while (await state())[0] == "playing":
+                pass
+            assert await state() == ("over", 0)
 
     async def test_what_is_not_valid(self, live_trades):
         async with controlled(live_trades) as (_, control):

@@ -383,3 +383,12 @@ def test_help_leaves_advanced_settings_to_help_all():
     assert "--help-all shows the advanced settings too" in short
     assert "--serve-tcp-host" not in short
     assert "--serve-tcp-host" in whole
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("live-gateway", ["--speed", "--at-end", "--rebase", "--keys"]), ("ingest", ["--keys"])],
+)
+def test_help_shows_common_settings(command, options):
+    shown = mdtool(command, "--help", env={**os.environ, "COLUMNS": "200"}).stdout
+    assert [option for option in options if f"{option} " in shown] == options

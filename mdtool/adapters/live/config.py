@@ -40,7 +40,9 @@ class SourceConfig:
     )
     stype_in: str = setting("raw_symbol", "Type of the symbols of databento.")
     keys: str = setting(
-        "", "File of mode 0600 with keys, NAME=VALUE on each line, instead of the environment."
+        "",
+        "File of mode 0600 with keys, NAME=VALUE on each line, instead of the environment.",
+        is_common=True,
     )
     record: str = setting("", "Folder in which to store the raw messages too.", is_common=True)
     replay: str = setting(

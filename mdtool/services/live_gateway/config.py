@@ -12,6 +12,9 @@ from mdtool.services.metrics import metrics_port
 CLOSE: Final = "close"
 HOLD: Final = "hold"
 LOOP: Final = "loop"
+FILES_SPEED: Final = 1.0
+STDIN_SPEED: Final = 0.0
+"""The speeds at which input is played by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,10 @@ class LiveGatewayConfig:
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
     auth: str | None = auth_mode()
     port: int = setting(13000, "TCP port, 0 for any free one.", low=0, high=65535, is_common=True)
-    speed: float = setting(
-        1.0,
-        "Playback speed: 1 is real time, 10 ten times that, 0 as fast as clients read.",
+    speed: float | None = setting(
+        None,
+        "Playback speed: 1 is real time, 10 ten times that, 0 as fast as clients read; by default "
+        "1 for files, and 0 for stdin, which is live as it arrives.",
         low=0,
         is_common=True,
     )
@@ -39,6 +43,7 @@ class LiveGatewayConfig:
         "now: move all times so that the record at which playback begins is now.",
         choices=("now",),
         example="now",
+        is_common=True,
     )
     metrics_port: int | None = metrics_port()
     control_port: int | None = setting(
@@ -60,6 +65,7 @@ class LiveGatewayConfig:
         "File of mode 0600 with a name, a key and its roles on each line; without it any key is "
         "accepted.",
         example="keys.txt",
+        is_common=True,
     )
     max_sessions: int = setting(100, "Sessions open at once; more are rejected.", low=1)
     login_s: float = setting(10.0, "How long a client may take to authenticate.", low=0.1)

@@ -165,10 +165,10 @@ class Control:
 def _played(playback: Playback) -> dict[str, Any]:
     run = playback.run
     if run is None:
-        return {"state": "idle", "speed": playback.speed, "position": 0}
-    state = "paused" if run.is_paused else "over" if run.is_over else "playing"
+        return {"state": "waiting", "speed": playback.speed, "position": 0}
+    state = "over" if run.is_over else "waiting" if playback.is_waiting else "playing"
     return {
-        "state": state,
+        "state": "paused" if run.is_paused else state,
         "speed": run.pace.speed,
         "position": run.position,
         "records_per_s": round(run.rates.per_second(time.monotonic_ns(), run.position)[0]),

@@ -15,7 +15,13 @@ from mdtool.core.batch import Batch
 from mdtool.core.errors import UsageError
 from mdtool.core.records import index_timestamps
 from mdtool.engine.derived import Derived, Made
-from mdtool.services.live_gateway.config import CLOSE, LOOP, LiveGatewayConfig
+from mdtool.services.live_gateway.config import (
+    CLOSE,
+    FILES_SPEED,
+    LOOP,
+    STDIN_SPEED,
+    LiveGatewayConfig,
+)
 from mdtool.services.live_gateway.definitions import defined_names
 from mdtool.services.live_gateway.directory import Directory
 from mdtool.services.live_gateway.fanout import Fanout
@@ -73,7 +79,7 @@ class Playback:
     ) -> None:
         self._input = played
         self._from_ns = from_ns
-        self._speed = config.speed
+        self._speed = _speed_of(played, config)
         self._config = config
         self._tasks = tasks
         self._sessions = 0
@@ -141,6 +147,16 @@ class Playback:
     def speed(self) -> float:
         """The speed of playback."""
         return self._speed
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether playback waits for a session: for the first, or to read what is unpaced."""
+        run = self.run
+        return run is None or not (self._sessions or run.pace.speed or run.is_over)
+
+    def without_folders(self, text: str) -> str:
+        """As `Recording.without_folders`."""
+        return self._input.recording.without_folders(text)
 
     def set_speed(self, speed: float) -> None:
         """Continue at another speed."""
@@ -258,7 +274,7 @@ class Pass:
             from_ns = None if from_ns is None else from_ns + (rebase.offset_ns or 0)
         run = Run(
             recording,
-            Pace(config.speed),
+            Pace(_speed_of(played, config)),
             0,
             config.backlog_bytes,
             live_ns=from_ns,
@@ -311,6 +327,13 @@ class Pass:
         for mapping in self.run.mappings if position else ():
             directory.learn(mapping)
         return directory
+
+
+def _speed_of(played: Input, config: LiveGatewayConfig) -> float:
+    """Return the speed at which playback begins."""
+    if config.speed is not None:
+        return config.speed
+    return FILES_SPEED if played.can_repeat else STDIN_SPEED
 
 
 class Rereader:

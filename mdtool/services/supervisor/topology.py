@@ -19,7 +19,7 @@ from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.ingest.config import IngestConfig
-from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.config import FILES_SPEED, LiveGatewayConfig
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.storage import chosen_store
@@ -149,8 +149,9 @@ class Topology:
     @property
     def live_speed(self) -> float:
         """The speed of the live gateway."""
-        own = float(settings.load(LiveGatewayConfig, LIVE, {}).speed)
-        return own if self.config.speed is None else self.config.speed
+        own = settings.load(LiveGatewayConfig, LIVE, {}).speed
+        given = (each for each in (self.config.speed, own) if each is not None)
+        return next(given, FILES_SPEED)
 
     @property
     def book_speed(self) -> float:
