@@ -23,6 +23,7 @@ from mdtool.core.dtypes import (
     TRADE,
     record_length,
 )
+from mdtool.core.errors import UsageError
 from mdtool.core.records import Records
 from mdtool.core.stream_warnings import SKIPPED_RECORDS, StreamWarning
 from mdtool.core.units import (
@@ -49,12 +50,14 @@ _RAW_SYMBOL: Final = "raw_symbol"
 _DEFINITION: Final = DTYPES[RTYPE_DEFINITION]
 _LAST_SECONDS: Final = 64
 _SECOND_CHARS: Final = len("2026-12-02T00:00:00")
+NO_TIME_NS: Final = 0
+"""Stands for a time that is none; what has it is refused."""
 _TO_NS: Final = tuple(int(10**n) for n in range(9, -1, -1))
 """The factor of a fraction of a second, by its digits."""
 
 
 class Trade(NamedTuple):
-    """A trade, in the source's texts.
+    """A trade, in the source's texts. Whatever else is in a field is refused.
 
     Attributes
     ----------
@@ -139,9 +142,13 @@ class Lost(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The source does not serve this client, and would not if it tried again."""
+    """The source does not serve this client, and would not if it tried again.
+
+    `is_for_keys` where another key would help.
+    """
 
     reason: str
+    is_for_keys: bool = False
 
 
 Event: TypeAlias = (
@@ -149,19 +156,28 @@ Event: TypeAlias = (
 )
 
 
-def time_ns(text: str) -> int:
+def time_ns(text: object) -> int:
     """Return `parse_time` of an RFC 3339 time in UTC, fast for times of the same seconds.
 
-    Raises
-    ------
-    UsageError
-        When it is not a time.
+    What is not a time is `NO_TIME_NS`.
     """
+    try:
+        return _time_ns(text) if type(text) is str else NO_TIME_NS
+    except (UsageError, ValueError):
+        return NO_TIME_NS
+
+
+def _time_ns(text: str) -> int:
     second, _, fraction = text.partition(".")
     digits, zone = fraction[:-1], fraction[-1:]
     if zone == "Z" and len(second) == _SECOND_CHARS and digits.isdecimal() and len(digits) <= 9:
         return _second_ns(second) + int(digits) * _TO_NS[len(digits)]
     return parse_time(text)
+
+
+def sequence_of(trade_id: int) -> int:
+    """Return the `sequence` of a trade with this id: its lower half."""
+    return trade_id & 0xFFFFFFFF
 
 
 @functools.lru_cache(_LAST_SECONDS)
@@ -244,7 +260,7 @@ class SourceEncoder:
                 case Quote():
                     self._add_quote(event)
                 case Lot(symbol, step):
-                    self._define(symbol, self._lots.get(symbol) or fixed_point(step) or 0)
+                    self._add_lot(symbol, step)
                 case Gap(reason):
                     self.counts["gaps"] += 1
                     self._encode_rows()
@@ -267,7 +283,7 @@ class SourceEncoder:
 
     def _add_trade(self, trade: Trade) -> None:
         symbol, price_text, size_text, ts_event, side, trade_id, is_regular = trade
-        instrument = self._instruments.get(symbol)
+        instrument = self._instruments.get(symbol) if type(symbol) is str else None
         if instrument is None:
             self.counts["symbol"] += 1
             return
@@ -277,21 +293,21 @@ class SourceEncoder:
         if self._is_regular_only and not is_regular:
             self.counts["irregular"] += 1
             return
-        price, size = fixed_point(price_text), fixed_point(size_text)
+        price, size = _units(price_text), _units(size_text)
         if price is None or not -UNDEF_PRICE < price < UNDEF_PRICE:
             self.counts["price"] += 1
         elif size is None or not 0 < size <= MAX_SIZE * _MAX_PARTS * instrument.step:
             self.counts["size"] += 1
         elif size % instrument.step:
             self.counts["lot"] += 1
-        elif not MIN_TIMESTAMP_NS <= ts_event < UNDEF_PRICE:
+        elif not _is_time(ts_event):
             self.counts["timestamp"] += 1
         else:
             if self._quotes:
                 self._encode_rows()
             self.counts["trades"] += 1
             number, ts_recv = instrument.instrument_id, self._ts_recv
-            sequence = 0 if trade_id is None else trade_id & 0xFFFFFFFF
+            sequence = 0 if trade_id is None else sequence_of(trade_id)
             lots = size // instrument.step
             while lots > MAX_SIZE:
                 row = (number, ts_event, price, MAX_SIZE, side, 0, ts_recv, sequence)
@@ -300,19 +316,20 @@ class SourceEncoder:
             self._trades.append((number, ts_event, price, lots, side, F_LAST, ts_recv, sequence))
 
     def _add_quote(self, quote: Quote) -> None:
-        instrument = self._instruments.get(quote.symbol)
+        symbol = quote.symbol
+        instrument = self._instruments.get(symbol) if type(symbol) is str else None
         if instrument is None:
             self.counts["symbol"] += 1
             return
-        bid, ask = fixed_point(quote.bid), fixed_point(quote.ask)
-        sizes = fixed_point(quote.bid_size), fixed_point(quote.ask_size)
+        bid, ask = _units(quote.bid), _units(quote.ask)
+        sizes = _units(quote.bid_size), _units(quote.ask_size)
         if bid is None or ask is None or max(abs(bid), abs(ask)) >= UNDEF_PRICE:
             self.counts["price"] += 1
         elif sizes[0] is None or sizes[1] is None or min(sizes[0], sizes[1]) < 0:
             self.counts["size"] += 1
         elif sizes[0] % instrument.step or sizes[1] % instrument.step:
             self.counts["lot"] += 1
-        elif not MIN_TIMESTAMP_NS <= quote.ts_event < UNDEF_PRICE:
+        elif not _is_time(quote.ts_event):
             self.counts["timestamp"] += 1
         else:
             if self._trades:
@@ -336,10 +353,18 @@ class SourceEncoder:
             self._encoded += _quotes(self._quotes).tobytes()
             self._quotes.clear()
 
+    def _add_lot(self, symbol: object, text: object) -> None:
+        if type(symbol) is not str or not symbol.isascii():
+            self.counts["symbol"] += 1
+        elif not 0 < (step := self._lots.get(symbol) or _units(text) or 0) < UNDEF_PRICE:
+            self.counts["lot"] += 1
+        else:
+            self._define(symbol, step)
+
     def _define(self, symbol: str, step: int) -> None:
         """Name a symbol and its lot; one that it has already stays to the end of the stream."""
         known = self._instruments.get(symbol)
-        if step <= 0 or not symbol.isascii() or (known and known.step == step):
+        if known and known.step == step:
             return
         self._encode_rows()
         if known is not None:
@@ -363,6 +388,15 @@ class SourceEncoder:
         definition["unit_of_measure"] = LOT_UNIT.encode()
         definition["unit_of_measure_qty"] = step
         self._encoded += definition.tobytes()
+
+
+def _units(value: object) -> int | None:
+    """Return a decimal's text in units of 1e-9, None for any other value."""
+    return fixed_point(value) if type(value) is str else None
+
+
+def _is_time(value: object) -> bool:
+    return type(value) is int and MIN_TIMESTAMP_NS <= value < UNDEF_PRICE
 
 
 def encode_gap(reason: str, ts_ns: int) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 
 import pytest
+from aiohttp import web
 
 from mdtool.adapters.live import SOURCES
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM, RTYPE_TRADE
@@ -15,7 +17,7 @@ from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.stream_warnings import warnings_in
 from mdtool.wire.dbn_records import RTYPE_DEFINITION
 from mdtool.wire.source_stream import lot_steps
-from tests.support.live_sources import AT_NS, SERVERS, reading, subscribed
+from tests.support.live_sources import AT_NS, SERVERS, Binance, reading, subscribed
 from tests.support.services import logged
 from tests.support.waiting import bounded
 
@@ -177,6 +179,79 @@ async def test_garbage_is_counted_and_skipped(server, text):
     assert reader.source.counts["malformed"] >= 1
 
 
+WRONG_VALUES = {
+    "null": "null",
+    "true": "true",
+    "a list": "[[1]]",
+    "an object": '{"a":[1]}',
+    "not a number": "NaN",
+    "infinity": "-Infinity",
+    "a huge exponent": "1e999999",
+    "a tiny exponent": '"1e-999999"',
+    "a megabyte": f'"{"y" * 1_000_000}"',
+    "a long number": "1" * 5_000,
+    "another kind": '"x"',
+    "a fraction": "0.3333333333333",
+    "far below": "-99999999999999999999999",
+    "a year": '"9999-12-31T23:59:59Z"',
+    "half a character": '"\\ud800"',
+}
+"""JSON that is in no field of a valid trade."""
+
+
+@pytest.mark.parametrize("value", WRONG_VALUES.values(), ids=WRONG_VALUES)
+async def test_a_wrong_value_in_any_field_is_counted_and_all_others_are_read(server, value):
+    size, _ = one_lot(server)
+    valid = [server.trade(server.symbols[0], str(n), size, AT_NS, n) for n in (1, 2)]
+    parsed = json.loads(valid[0])
+    paths = list(inner_paths(parsed))
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        for path in paths:
+            await client.say(with_value(parsed, path, value))
+        await client.say(valid[1])
+        prices = []
+        while 2 * 10**9 not in prices:
+            prices += (await reader.of(RTYPE_TRADE)).records["price"].tolist()
+    counts = reader.source.counts
+    assert counts["trades"] == len(prices)
+    assert counts.total() > len([path for path in paths if path[-1] not in server.kinds])
+
+
+def inner_paths(value: object, path: tuple = ()):
+    """Where the values of a message are, itself apart."""
+    items = enumerate(value) if isinstance(value, list) else value.items()
+    for key, inner in items:
+        yield (*path, key)
+        if isinstance(inner, list | dict):
+            yield from inner_paths(inner, (*path, key))
+
+
+def with_value(message: object, path: tuple, value: str) -> str:
+    """The text of a message with other JSON in one place."""
+    changed = copy.deepcopy(message)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = "HERE"
+    return json.dumps(changed).replace('"HERE"', value)
+
+
+async def test_the_other_trades_of_a_message_count(server):
+    """Of a message with several, of which one has no price, or is no trade at all."""
+    size, _ = one_lot(server)
+    texts = [server.trade(server.symbols[0], str(n), size, AT_NS, n) for n in (1, 2, 3)]
+    joined = server.joined(texts[0], "null", texts[1], '{"T":"t"}', texts[2])
+    if joined is None:
+        pytest.skip("a message is one trade")
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(joined)
+        trades = (await reader.of(RTYPE_TRADE)).records
+    assert trades["price"].tolist() == [10**9, 2 * 10**9, 3 * 10**9]
+    assert reader.source.counts == {"trades": 3, "malformed": 2}
+
+
 async def test_what_is_no_trade_is_refused_by_reason(server):
     symbol = server.symbols[0]
     size, lots = one_lot(server)
@@ -258,8 +333,9 @@ async def test_too_many_symbols(server):
     assert trades.symbols.tolist() == [server.symbols[0]]
 
 
-async def test_a_server_that_is_down_at_first(server):
-    server.status = 503
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_server_that_is_down_at_first(server, status):
+    server.status = status
     async with reading(server) as reader:
         async with bounded():
             for _ in range(3):
@@ -269,6 +345,53 @@ async def test_a_server_that_is_down_at_first(server):
         await client.say(server.trade(server.symbols[0], "5", one_lot(server)[0], AT_NS, 1))
         await reader.of(RTYPE_TRADE)
     assert reader.source.counts["gaps"] == 0
+
+
+async def test_an_error_of_the_moment_is_waited_out(server):
+    size, _ = one_lot(server)
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(server.busy())
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "5", size, AT_NS, 1))
+        await reader.of(RTYPE_TRADE)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        web.Response(status=503, text="<html>"),
+        web.Response(status=429, text='{"code":-1003,"msg":"Too many requests"}'),
+        web.Response(status=400, text='{"code":-1000,"msg":"unknown"}'),
+        web.Response(text="<html>"),
+        web.Response(text='{"symbols":[{"symbol":"BTCUSDT","filters":7}]}'),
+    ],
+    ids=["unavailable", "too many", "unknown", "no JSON", "no lots"],
+)
+async def test_lots_that_are_not_told_at_first(answer):
+    server = Binance()
+    server.instead = [answer]
+    async with server.running(), reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "5", "0.5", AT_NS, 1))
+        await reader.of(RTYPE_TRADE)
+
+
+async def test_a_country_that_is_not_served(server):
+    server.status = 451
+    with pytest.raises(PeerError, match=rf"{server.source}: rejected \(status 451\)$"):
+        async with reading(server) as reader:
+            await reader.of(RTYPE_TRADE)
+
+
+async def test_a_reason_without_end_is_one_short_line(server, caplog):
+    async with reading(server):
+        client = await subscribed(server)
+        await client.say(server.busy("try again\\n\\u001b[2J" + "y" * 1_000_000))
+        await subscribed(server)
+    (line,) = (each.getMessage() for each in caplog.records if "try again" in each.getMessage())
+    assert len(line) < 300
+    assert line.isprintable()
 
 
 async def test_a_recording_gives_the_same_stream(server, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -34,6 +34,8 @@ class Server:
     keys: ClassVar[dict[str, str]] = {}
     has_ids: ClassVar[bool] = True
     has_lots: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[str]]
+    """The fields that say what a message is; one of another kind is skipped."""
     max_symbols = 10
 
     def __init__(self) -> None:
@@ -111,6 +113,14 @@ class Server:
         """Return the message of a trade whose buyer was the aggressor, if the source tells."""
         raise NotImplementedError
 
+    def busy(self, reason: str = "server busy, try again") -> str:
+        """Return an error message of the moment; the reason is text of JSON."""
+        raise NotImplementedError
+
+    def joined(self, *trades: str) -> str | None:
+        """Return a message of several trades, whatever these are; None where it has one."""
+        return None
+
     def chatter(self) -> list[str]:
         """Return messages that bring nothing."""
         return []
@@ -136,6 +146,7 @@ class Client:
 
 class Kraken(Server):
     source, path, symbols = "kraken", "/v2", ("BTC/USD", "ETH/USD")
+    kinds = frozenset({"channel", "type"})
     has_lots = True
 
     async def answer(self, client, said):
@@ -157,12 +168,18 @@ class Kraken(Server):
             await client.say(json.dumps({"method": "subscribe", "success": False, **refusal}))
         self.subscriptions.put_nowait(client)
 
+    def busy(self, reason="server busy, try again"):
+        return f'{{"method":"subscribe","success":false,"error":"{reason}"}}'
+
     def trade(self, symbol, price, size, ts_ns, number):
         return (
             f'{{"channel":"trade","type":"update","data":[{{"symbol":"{symbol}","side":"buy",'
             f'"price":{price},"qty":{size},"ord_type":"limit","trade_id":{number},'
             f'"timestamp":"{rfc3339(ts_ns)}"}}]}}'
         )
+
+    def joined(self, *trades):
+        return joined_data(trades)
 
     def chatter(self):
         old = self.trade("BTC/USD", "1", "1", AT_NS, 7).replace("update", "snapshot")
@@ -171,9 +188,17 @@ class Kraken(Server):
 
 class Binance(Server):
     source, path, symbols = "binance", "/ws", ("BTCUSDT", "ETHUSDT")
+    kinds = frozenset({"e"})
     has_lots = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.instead: list[web.Response] = []
+        """What is answered about instruments at first."""
+
     async def exchange_info(self, request):
+        if self.instead:
+            return self.instead.pop(0)
         steps = {"BTCUSDT": "0.00001000", "ETHUSDT": "0.00100000"}
         wanted = json.loads(request.query["symbols"])
         if not set(wanted) <= set(steps):
@@ -198,6 +223,9 @@ class Binance(Server):
         await client.say(json.dumps({"result": None, "id": said["id"]}))
         self.subscriptions.put_nowait(client)
 
+    def busy(self, reason="server busy, try again"):
+        return f'{{"error":{{"code":-1008,"msg":"{reason}"}},"id":1}}'
+
     def trade(self, symbol, price, size, ts_ns, number):
         trade = {"e": "trade", "E": ts_ns // 10**6 + 1, "s": symbol, "t": number, "p": price}
         return json.dumps({**trade, "q": size, "T": ts_ns // 10**6, "m": False, "M": True})
@@ -205,6 +233,7 @@ class Binance(Server):
 
 class Finnhub(Server):
     source, path, symbols = "finnhub", "/", ("AAPL", "MSFT")
+    kinds = frozenset({"type"})
     keys: ClassVar = {"FINNHUB_API_KEY": "secret-of-finnhub"}
     has_ids = False
 
@@ -222,11 +251,17 @@ class Finnhub(Server):
         if said["symbol"] == self.symbols[0]:
             self.subscriptions.put_nowait(client)
 
+    def busy(self, reason="server busy, try again"):
+        return f'{{"type":"error","msg":"{reason}"}}'
+
     def trade(self, symbol, price, size, ts_ns, number):
         return (
             f'{{"type":"trade","data":[{{"s":"{symbol}","p":{price},"t":{ts_ns // 10**6},'
             f'"v":{size},"c":["1"]}}]}}'
         )
+
+    def joined(self, *trades):
+        return joined_data(trades)
 
     def chatter(self):
         return ['{"type":"ping"}', self.trade("AAPL", "1", "0", AT_NS, 0)]
@@ -234,6 +269,7 @@ class Finnhub(Server):
 
 class Alpaca(Server):
     source, path, symbols = "alpaca", "/v2/iex", ("AAPL", "MSFT")
+    kinds = frozenset({"T"})
     keys: ClassVar = {"APCA_API_KEY_ID": "id-of-alpaca", "APCA_API_SECRET_KEY": "secret-of-alpaca"}
 
     async def greet(self, client):
@@ -252,16 +288,33 @@ class Alpaca(Server):
             await client.say(json.dumps([{"T": "subscription", **said}]))
             self.subscriptions.put_nowait(client)
 
+    def busy(self, reason="server busy, try again"):
+        return f'[{{"T":"error","code":500,"msg":"{reason}"}}]'
+
     def trade(self, symbol, price, size, ts_ns, number):
         return (
             f'[{{"T":"t","S":"{symbol}","i":{number},"x":"V","p":{price},"s":{size},"c":["@"],'
             f'"t":"{rfc3339(ts_ns)}","z":"C"}}]'
         )
 
+    def joined(self, *trades):
+        inner = [text[1:-1] if text[0] == "[" else text for text in trades]
+        return f"[{','.join(inner)}]"
+
 
 SERVERS: dict[str, Callable[[], Server]] = {
     kind.source: kind for kind in (Kraken, Binance, Finnhub, Alpaca)
 }
+
+
+def joined_data(trades: Sequence[str]) -> str:
+    """Return one message with the trades of several, and others as they are."""
+    head, found = "", []
+    for text in trades:
+        before, mark, data = text.partition('"data":[')
+        head = before + mark if mark else head
+        found.append(data[:-2] if mark else text)
+    return f"{head}{','.join(found)}]}}"
 
 
 def rfc3339(ts_ns: int) -> str:

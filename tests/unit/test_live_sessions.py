@@ -78,8 +78,11 @@ def test_a_rejected_symbol_is_not_requested_again():
 
 
 def test_kraken_failures_without_a_symbol():
-    refused = {"method": "subscribe", "success": False, "error": "Busy"}
-    assert events(KrakenSession(Request(["A"])), refused) == [Failed("Busy")]
+    session = KrakenSession(Request(["A"]))
+    refused = {"method": "subscribe", "success": False, "error": "Permission denied"}
+    assert events(session, refused) == [Failed("Permission denied")]
+    for reason in ("Busy", "Exceeded msg rate", "EService:Unavailable", "something new"):
+        assert events(session, {**refused, "error": reason}) == [Lost(reason)]
 
 
 def test_binance_sides_and_overload():
@@ -98,8 +101,10 @@ def test_finnhub_conditions_and_errors():
     found = events(session, {"type": "trade", "data": kinds})
     assert [event.is_regular for event in found[1:]] == [True, False, True, True]
     assert events(session, {"type": "error", "msg": "Invalid API key"}) == [
-        Failed("Invalid API key")
+        Failed("Invalid API key", is_for_keys=True)
     ]
+    said = "API limit reached. Please try again later."
+    assert events(session, {"type": "error", "msg": said}) == [Lost(said)]
     assert events(session, {"type": "error", "msg": "Too many symbols"}) == [
         Rejected("", "Too many symbols")
     ]
@@ -109,23 +114,47 @@ def test_alpaca_trades_quotes_and_corrections():
     session = AlpacaSession(Request(["A"]))
     trade = {"T": "t", "S": "A", "i": 5, "x": "V", "p": 1.25, "s": 3, "c": ["@", "I"], "t": AT}
     quote = {"T": "q", "S": "A", "bp": 1, "bs": 2, "ap": 1.5, "as": 3, "t": AT}
-    correction = {"T": "c", "S": "A", "oi": 5, "op": 1, "os": 2, "ci": 6, "cp": 3, "cs": 4}
-    cancel = {"T": "x", "S": "A", "i": 5, "p": 1, "s": 2}
-    found = events(session, [trade, quote, correction, cancel])
+    correction = {"T": "c", "S": "A", "x": "V", "oi": 5, "op": 1, "os": 2, "ci": 6, "cp": 3}
+    cancel = {"T": "x", "S": "A", "x": "V", "i": 5, "p": 1, "s": 2}
+    found = events(session, [trade, quote, {**correction, "cs": 4}, cancel])
     assert found == [
         Trade("A", "1.25", "3", AT_NS, "N", 5 << 8 | ord("V"), is_regular=False),
         Quote("A", "1", "2", "1.5", "3", AT_NS),
-        Note("A: trade 5 of 2 at 1 is corrected to 6 of 4 at 3"),
-        Note("A: trade 5 of 2 at 1 is cancelled"),
+        Note(
+            "A: trade 5 (sequence 1366) of 2 at 1 is corrected to 6 (sequence 1622) of 4 at 3",
+        ),
+        Note("A: trade 5 (sequence 1366) of 2 at 1 is cancelled"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"), [(401, Failed), (402, Failed), (404, Failed), (405, Failed), (406, Lost)]
-)
-def test_alpaca_errors(code, kind):
-    session = AlpacaSession(Request(["A"]))
-    assert events(session, [{"T": "error", "code": code, "msg": "no"}]) == [kind(f"no ({code})")]
+def of_alpaca(code: int) -> list[Event]:
+    return events(AlpacaSession(Request(["A"])), [{"T": "error", "code": code, "msg": "no"}])
+
+
+@pytest.mark.parametrize("code", [400, 401, 402, 405, 408, 409, 410])
+def test_alpaca_rejects(code):
+    assert of_alpaca(code) == [Failed(f"no ({code})", is_for_keys=code in {401, 402})]
+
+
+@pytest.mark.parametrize("code", [404, 406, 500, 599, None])
+def test_alpacas_errors_that_pass(code):
+    assert of_alpaca(code) == [Lost(f"no ({code})")]
+
+
+def test_alpaca_needs_one_authentication():
+    assert of_alpaca(403) == [Rejected("", "no (403)")]
+
+
+@pytest.mark.parametrize("code", [-1000, -1001, -1003, -1007, -1008, -1034])
+def test_binances_errors_that_pass(code):
+    session = BinanceSession(Request(["A"]))
+    assert events(session, {"error": {"code": code, "msg": "no"}, "id": 1}) == [Lost("no")]
+
+
+@pytest.mark.parametrize("code", [-1121, 2, 3])
+def test_binance_rejects(code):
+    session = BinanceSession(Request(["A"]))
+    assert events(session, {"error": {"code": code, "msg": "no"}, "id": 1}) == [Failed("no")]
 
 
 def test_alpaca_slow_clients_have_a_gap():

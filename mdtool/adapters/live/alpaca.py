@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from mdtool.adapters.live.messages import chosen, decoded, request
+from mdtool.adapters.live.messages import chosen, decoded, parts, request, word
 from mdtool.adapters.live.port import Request
 from mdtool.core.errors import UsageError
 from mdtool.wire.source_stream import (
@@ -16,9 +16,11 @@ from mdtool.wire.source_stream import (
     Lot,
     Note,
     Quote,
+    Rejected,
     Send,
     Subscribed,
     Trade,
+    sequence_of,
     time_ns,
 )
 
@@ -29,7 +31,11 @@ _IRREGULAR: Final = frozenset("BCGHILMNPQRTUVWZ479")
 """Conditions of the SIPs with which a trade does not change the last price: average prices, cash
 and next-day sales, odd lots, out of hours or of sequence, prior reference and derived prices,
 official opens and closes."""
-_CONNECTIONS, _SLOW = 406, 407
+_OF_THE_KEYS: Final = frozenset({401, 402})
+_FINAL: Final = _OF_THE_KEYS | {400, 405, 408, 409, 410}
+"""Syntax, symbol limit, version and feed not permitted, channel. What is not among them passes: too
+many connections, an authentication that came too late, an internal error."""
+_AUTHENTICATED, _SLOW = 403, 407
 
 
 class AlpacaSession:
@@ -62,35 +68,23 @@ class AlpacaSession:
 
     def receive(self, text: str) -> Iterator[Event]:
         """As `Session.receive`."""
-        for each in decoded(text):
-            match each["T"]:
-                case "t":
-                    yield _trade(each)
-                case "q":
-                    yield _quote(each)
-                case "success":
-                    yield from self._greeted(each["msg"])
-                case "subscription":
-                    yield Subscribed()
-                case "c":
-                    yield Note(
-                        f"{each['S']}: trade {each['oi']} of {each['os']} at {each['op']} is "
-                        f"corrected to {each['ci']} of {each['cs']} at {each['cp']}"
-                    )
-                case "x":
-                    yield Note(
-                        f"{each['S']}: trade {each['i']} of {each['s']} at {each['p']} is cancelled"
-                    )
-                case "error":
-                    yield _error(each)
+        yield from parts(decoded(text), self._event)
 
-    def _greeted(self, what: str) -> Iterator[Event]:
+    def _event(self, part: dict[str, Any]) -> Event | None:
+        kind = word(part["T"])
+        if kind == "success":
+            return self._greeted(part["msg"])
+        event = _EVENTS.get(kind)
+        return event(part) if event is not None else None
+
+    def _greeted(self, what: str) -> Event | None:
         if what == "connected":
             keys = {"key": self._keys.get(_ID, ""), "secret": self._keys.get(_SECRET, "")}
-            yield Send(request({"action": "auth", **keys}))
-        elif what == "authenticated":
+            return Send(request({"action": "auth", **keys}))
+        if what == "authenticated":
             channels = dict.fromkeys(self._channels, self._symbols)
-            yield Send(request({"action": "subscribe", **channels}))
+            return Send(request({"action": "subscribe", **channels}))
+        return None
 
 
 def _trade(message: dict[str, Any]) -> Trade:
@@ -99,8 +93,7 @@ def _trade(message: dict[str, Any]) -> Trade:
         str(message["p"]),
         str(message["s"]),
         time_ns(message["t"]),
-        # An id is one of its exchange's.
-        trade_id=int(message["i"]) << 8 | ord(message["x"]) & 0xFF,
+        trade_id=_trade_id(message, "i"),
         is_regular=_IRREGULAR.isdisjoint(message.get("c") or ()),
     )
 
@@ -116,8 +109,44 @@ def _quote(message: dict[str, Any]) -> Quote:
     )
 
 
+def _correction(message: dict[str, Any]) -> Note:
+    return Note(
+        f"{message['S']}: trade {_named(message, 'oi')} of {message['os']} at {message['op']} is "
+        f"corrected to {_named(message, 'ci')} of {message['cs']} at {message['cp']}"
+    )
+
+
+def _cancellation(message: dict[str, Any]) -> Note:
+    named = _named(message, "i")
+    return Note(f"{message['S']}: trade {named} of {message['s']} at {message['p']} is cancelled")
+
+
+def _named(message: dict[str, Any], field: str) -> str:
+    """Return an id as the source has it, and as the stream has it."""
+    number = _trade_id(message, field)
+    return f"{message[field]} (sequence {sequence_of(number)})"
+
+
+def _trade_id(message: dict[str, Any], field: str) -> int:
+    """Return an id that is the only one: the source's are those of an exchange."""
+    return int(message[field]) << 8 | ord(message["x"]) & 0xFF
+
+
 def _error(message: dict[str, Any]) -> Event:
     code, reason = message.get("code"), f"{message.get('msg')} ({message.get('code')})"
-    if code == _CONNECTIONS:
-        return Lost(reason)
-    return Gap(f"alpaca: {reason}") if code == _SLOW else Failed(reason)
+    if code == _SLOW:
+        return Gap(f"alpaca: {reason}")
+    if code == _AUTHENTICATED:
+        return Rejected("", reason)
+    return Failed(reason, code in _OF_THE_KEYS) if code in _FINAL else Lost(reason)
+
+
+_EVENTS: Final[dict[str, Callable[[dict[str, Any]], Event]]] = {
+    "t": _trade,
+    "q": _quote,
+    "c": _correction,
+    "x": _cancellation,
+    "subscription": lambda _: Subscribed(),
+    "error": _error,
+}
+"""What the parts of a message are, by their `T`; others are skipped."""

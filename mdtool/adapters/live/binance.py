@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from mdtool.adapters.live.messages import decoded, request
+from mdtool.adapters.live.messages import decoded, ms_to_ns, parts, request, word
 from mdtool.adapters.live.port import Request
-from mdtool.core.units import NS_PER_MS
 from mdtool.wire.source_stream import Event, Failed, Lost, Lot, Send, Subscribed, Trade
 
 _REQUEST_ID: Final = 1
-_TOO_MANY_REQUESTS: Final = -1003
+_PASSING: Final = frozenset({-1000, -1001, -1003, -1006, -1007, -1008, -1016, -1034})
+"""Codes of errors that pass: internal ones, time-outs, too many requests or connections, a server
+that is busy or shutting down."""
 
 
 class BinanceSession:
@@ -43,27 +44,26 @@ class BinanceSession:
     def receive(self, text: str) -> Iterator[Event]:
         """As `Session.receive`."""
         message = decoded(text)
-        if message.get("e") == "trade":
+        if word(message.get("e", "")) == "trade":
             yield Trade(
                 message["s"],
-                message["p"],
-                message["q"],
-                message["T"] * NS_PER_MS,
+                str(message["p"]),
+                str(message["q"]),
+                ms_to_ns(message["T"]),
                 "A" if message["m"] else "B",
                 int(message["t"]),
             )
         elif "symbols" in message:
-            yield from _lots(message["symbols"])
+            yield from parts(message["symbols"], self._lot)
         elif "code" in message or "error" in message:
             error = message.get("error") or message
-            is_transient = error.get("code") == _TOO_MANY_REQUESTS
-            yield (Lost if is_transient else Failed)(str(error.get("msg") or error))
+            reason = str(error.get("msg") or error)
+            yield Lost(reason) if error.get("code") in _PASSING else Failed(reason)
         elif message.get("id") == _REQUEST_ID:
             yield Subscribed()
 
-
-def _lots(symbols: list[dict[str, Any]]) -> Iterator[Event]:
-    for each in symbols:
-        for rule in each["filters"]:
-            if rule.get("filterType") == "LOT_SIZE":
-                yield Lot(each["symbol"], rule["stepSize"])
+    def _lot(self, part: dict[str, Any]) -> Lot | None:
+        if part["symbol"] not in self._symbols:
+            return None
+        steps = [r["stepSize"] for r in part["filters"] if r.get("filterType") == "LOT_SIZE"]
+        return Lot(part["symbol"], str(steps[0])) if steps else None

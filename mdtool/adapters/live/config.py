@@ -7,7 +7,7 @@ from typing import Final
 
 from mdtool.core.config import setting
 from mdtool.core.errors import UsageError
-from mdtool.core.units import fixed_point
+from mdtool.core.units import UNDEF_PRICE, fixed_point
 
 REGULAR: Final = "regular"
 CONDITIONS: Final = ("all", REGULAR)
@@ -70,7 +70,7 @@ class SourceConfig:
         for text in filter(None, map(str.strip, self.lot.split(","))):
             symbol, _, step = text.rpartition("=")
             units = fixed_point(step)
-            if not symbol or not units or units < 0:
+            if not symbol or not units or not 0 < units < UNDEF_PRICE:
                 raise UsageError(f"--lot {text}: is not SYMBOL=STEP, such as BTC/USD=0.00000001")
             steps[symbol] = units
         return steps

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
+from mdtool.adapters.live.messages import INVALID, malformed
 from mdtool.adapters.live.port import Request, Session
-from mdtool.core.errors import UsageError
-from mdtool.wire.source_stream import Event, Failed, Gap, Malformed, Rejected, Subscribed, Trade
-
-_SHOWN_CHARS: Final = 80
+from mdtool.wire.source_stream import Event, Failed, Gap, Rejected, Subscribed, Trade
 
 
 class Connections:
@@ -49,8 +46,8 @@ class Connections:
                     events.append(event)
                 if type(event) is Rejected:
                     self._reject(event, events)
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError, UsageError):
-            events.append(Malformed(text[:_SHOWN_CHARS]))
+        except INVALID:
+            events.append(malformed(text))
         return events
 
     def lost(self, reason: str) -> list[Event]:

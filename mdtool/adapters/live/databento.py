@@ -11,10 +11,11 @@ from typing import IO, Any, Final, cast
 import databento_dbn as dbn
 
 from mdtool.adapters.live.port import Request
+from mdtool.adapters.live.rejections import rejection
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError, UsageError
-from mdtool.wire.source_stream import encode_gap
+from mdtool.wire.source_stream import Lost, encode_gap
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,14 @@ KEY: Final = "DATABENTO_API_KEY"
 _MAX_WAITING_BYTES: Final = 64 << 20
 """Bytes that wait for the reader, after which the client is blocked, and so the gateway."""
 _JOIN_S: Final = 0.1
-_TRANSIENT: Final = frozenset(
-    {dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED, dbn.ErrorCode.INTERNAL_ERROR}
+_FINAL: Final = frozenset(
+    {
+        *(dbn.ErrorCode.AUTH_FAILED, dbn.ErrorCode.API_KEY_DEACTIVATED),
+        *(dbn.ErrorCode.SYMBOL_RESOLUTION_FAILED, dbn.ErrorCode.INVALID_SUBSCRIPTION),
+        dbn.ErrorCode.REPLAY_DATA_AGED_OUT,
+    }
 )
+_UNSET: Final = int(dbn.ErrorCode.UNSET)
 
 
 class DatabentoSource:
@@ -110,9 +116,10 @@ class DatabentoSource:
                 return
             if self._is_closed.is_set():
                 return
-            if "authentication failed" in reason:
+            is_passing = isinstance(rejection(reason), Lost)
+            if "authentication failed" in reason and not is_passing:
                 raise PeerError(f"{self.name}: rejected ({reason}); check {KEY}")
-            if session.error is not None and session.error not in _TRANSIENT:
+            if session.errors & _FINAL or (_UNSET in session.errors and not is_passing):
                 raise PeerError(f"{self.name}: {reason}")
             if time.monotonic() - begun_s > max_wait_s:
                 waits = delays(cap_s=max_wait_s)
@@ -226,7 +233,7 @@ class _Session:
 
     def __init__(self, pipe: _Pipe, counts: Counter[str]) -> None:
         self.has_begun = False
-        self.error: int | None = None
+        self.errors: set[int] = set()
         self._pipe = pipe
         self._counts = counts
 
@@ -247,4 +254,4 @@ class _Session:
     def see(self, record: object) -> None:
         """Note the code of an error."""
         if isinstance(record, dbn.ErrorMsg):
-            self.error = int(cast("int", record.code))
+            self.errors.add(int(cast("int", record.code)))

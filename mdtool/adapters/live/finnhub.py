@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
-from mdtool.adapters.live.messages import decoded, request
+from mdtool.adapters.live.messages import decoded, ms_to_ns, parts, request, word
 from mdtool.adapters.live.port import Request
-from mdtool.core.units import NS_PER_MS
-from mdtool.wire.source_stream import Event, Failed, Lot, Rejected, Send, Subscribed, Trade
+from mdtool.adapters.live.rejections import rejection
+from mdtool.core.units import fixed_point
+from mdtool.wire.source_stream import Event, Lot, Send, Subscribed, Trade
 
 _KEY: Final = "FINNHUB_API_KEY"
 _REGULAR: Final = frozenset({"1"})
 """The condition of a regular trade. The other codes are of trades that are late, of odd lots, out
 of hours or for other reasons apart."""
-_OF_THE_KEY: Final = re.compile(r"api key|token|auth", re.IGNORECASE)
 
 
 class FinnhubSession:
@@ -46,21 +45,17 @@ class FinnhubSession:
     def receive(self, text: str) -> Iterator[Event]:
         """As `Session.receive`."""
         message = decoded(text)
-        kind = message["type"]
+        kind = word(message["type"])
         if kind == "trade":
             yield Subscribed()
-            for each in message["data"]:
-                size = str(each["v"])
-                if size.strip("0.") == "":
-                    continue
-                conditions = each.get("c") or ()
-                yield Trade(
-                    each["s"],
-                    str(each["p"]),
-                    size,
-                    each["t"] * NS_PER_MS,
-                    is_regular=_REGULAR.issuperset(conditions),
-                )
+            yield from parts(message["data"], _trade)
         elif kind == "error":
-            reason = str(message.get("msg"))
-            yield Failed(reason) if _OF_THE_KEY.search(reason) else Rejected("", reason)
+            yield rejection(str(message.get("msg")), symbol="")
+
+
+def _trade(part: dict[str, Any]) -> Trade | None:
+    size = str(part["v"])
+    if fixed_point(size) == 0:
+        return None
+    is_regular = _REGULAR.issuperset(part.get("c") or ())
+    return Trade(part["s"], str(part["p"]), size, ms_to_ns(part["t"]), is_regular=is_regular)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
-from mdtool.adapters.live.messages import decoded, request
+from mdtool.adapters.live.messages import decoded, parts, request, word
 from mdtool.adapters.live.port import Request
-from mdtool.wire.source_stream import Event, Failed, Lot, Rejected, Send, Subscribed, Trade, time_ns
+from mdtool.adapters.live.rejections import rejection
+from mdtool.wire.source_stream import Event, Lot, Rejected, Send, Subscribed, Trade, time_ns
 
 _SIDES: Final = {"buy": "B", "sell": "A"}
 
@@ -36,18 +37,20 @@ class KrakenSession:
     def receive(self, text: str) -> Iterable[Event]:
         """As `Session.receive`."""
         message = decoded(text)
-        channel = message.get("channel")
+        channel = word(message.get("channel", ""))
         if channel == "trade":
-            return _trades(message["data"]) if message["type"] == "update" else ()
+            return parts(message["data"], _trade) if word(message["type"]) == "update" else ()
         if channel == "instrument":
-            return self._instruments(message["type"], message["data"]["pairs"])
-        return self._answer(message) if message.get("method") == "subscribe" else ()
+            return self._instruments(word(message["type"]), message["data"]["pairs"])
+        is_answer = message.get("method") == "subscribe" or message.get("success") is False
+        return self._answer(message) if is_answer else ()
 
-    def _instruments(self, kind: str, pairs: list[dict[str, object]]) -> Iterator[Event]:
-        steps = {str(pair["symbol"]): pair.get("qty_increment") for pair in pairs}
-        known = [symbol for symbol in self._symbols if steps.get(symbol) is not None]
-        for symbol in known:
-            yield Lot(symbol, str(steps[symbol]))
+    def _instruments(self, kind: str, pairs: object) -> Iterator[Event]:
+        known = []
+        for event in parts(pairs, self._lot):
+            if isinstance(event, Lot):
+                known.append(event.symbol)
+            yield event
         if kind != "snapshot":
             return
         for symbol in self._symbols:
@@ -57,24 +60,26 @@ class KrakenSession:
             trades = {"channel": "trade", "symbol": known, "snapshot": False}
             yield Send(request({"method": "subscribe", "params": trades}))
 
+    def _lot(self, pair: dict[str, Any]) -> Lot | None:
+        symbol, step = pair["symbol"], pair.get("qty_increment")
+        return Lot(symbol, str(step)) if symbol in self._symbols and step is not None else None
+
     def _answer(self, message: dict[str, object]) -> Iterator[Event]:
         result = message.get("result") or {}
         assert isinstance(result, dict)
         if message.get("success") is False:
-            symbol = str(message.get("symbol") or result.get("symbol") or "")
-            reason = str(message.get("error"))
-            yield Rejected(symbol, reason) if symbol else Failed(reason)
+            symbol = message.get("symbol") or result.get("symbol")
+            yield rejection(str(message.get("error")), str(symbol) if symbol else None)
         elif result.get("channel") == "trade":
             yield Subscribed()
 
 
-def _trades(trades: list[dict[str, str]]) -> Iterator[Event]:
-    for each in trades:
-        yield Trade(
-            each["symbol"],
-            str(each["price"]),
-            str(each["qty"]),
-            time_ns(each["timestamp"]),
-            _SIDES.get(each["side"], "N"),
-            int(each["trade_id"]),
-        )
+def _trade(part: dict[str, Any]) -> Trade:
+    return Trade(
+        part["symbol"],
+        str(part["price"]),
+        str(part["qty"]),
+        time_ns(part["timestamp"]),
+        _SIDES.get(part["side"], "N"),
+        int(part["trade_id"]),
+    )

@@ -1,18 +1,31 @@
-"""JSON messages whose numbers stay text: decimals are exact, and never floats."""
+"""JSON messages whose numbers stay text, decimals exact, and what of them is not valid.
+
+A source may send anything in any field. `INVALID` are the errors of a message that is not as the
+protocol says; of a message of several parts, `parts` leaves out those that are not. Values of the
+right place and the wrong kind are refused by the encoder of the stream, for every source.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from mdtool.core.errors import UsageError
+from mdtool.core.units import NS_PER_MS
+from mdtool.wire.source_stream import NO_TIME_NS, Event, Malformed
 
-_DECODER: Final = json.JSONDecoder(parse_float=str)
+INVALID: Final = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    UsageError,
+)
+"""What is raised where a message is not as its protocol says."""
+_DECODER: Final = json.JSONDecoder(parse_float=str, parse_constant=str)
+_SHOWN_CHARS: Final = 80
 
 
 def decoded(text: str) -> Any:
-    """Return a message; numbers with a point or an exponent are texts.
+    """Return a message; numbers with a point or an exponent are texts, as are NaN and Infinity.
 
     Raises
     ------
@@ -25,6 +38,54 @@ def decoded(text: str) -> Any:
         return value if end == len(text) else _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def parts(message: object, events: Callable[[Any], Event | None]) -> Iterator[Event]:
+    """Yield the event of each part of a message; of one that is not valid, `Malformed`.
+
+    Parameters
+    ----------
+    message : list
+    events : callable
+        Returns the event of a part, None for a part without one.
+
+    Raises
+    ------
+    TypeError
+        When it is not a list.
+    """
+    if type(message) is not list:
+        raise TypeError(f"{type(message).__name__} is not a list")
+    for part in message:
+        try:
+            event = events(part)
+        except INVALID:
+            event = malformed(json.dumps(part))
+        if event is not None:
+            yield event
+
+
+def word(value: object) -> str:
+    """Return the text that says what a message is.
+
+    Raises
+    ------
+    TypeError
+        When it is not a text.
+    """
+    if type(value) is not str:
+        raise TypeError(f"{type(value).__name__} is not a text")
+    return value
+
+
+def malformed(text: str) -> Malformed:
+    """Return the event of a message that is not valid, with as much of it as is shown."""
+    return Malformed(text[:_SHOWN_CHARS])
+
+
+def ms_to_ns(value: object) -> int:
+    """Return a time in nanoseconds that a message has in milliseconds; `NO_TIME_NS` for others."""
+    return value * NS_PER_MS if type(value) is int else NO_TIME_NS
 
 
 def request(message: Mapping[str, object]) -> str:

@@ -92,7 +92,7 @@ class Session(Protocol):
 
         Raises
         ------
-        ValueError, KeyError, TypeError, AttributeError, UsageError
+        ValueError, LookupError, TypeError, AttributeError, ArithmeticError, UsageError
             When it is not as the protocol says.
         """
         ...

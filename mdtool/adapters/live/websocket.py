@@ -28,6 +28,7 @@ from mdtool.wire.source_stream import (
     Event,
     Failed,
     Lost,
+    Lot,
     Malformed,
     Note,
     Rejected,
@@ -44,7 +45,13 @@ _MAX_MESSAGE_BYTES: Final = 64 << 20
 """Exchanges describe all of their instruments in one message."""
 _MAX_WAITING: Final = 100_000
 """Messages that wait for the reader, after which the connection is not read."""
-_REJECTED: Final = frozenset({401, 403})
+_OF_THE_KEYS: Final = frozenset({401, 403})
+_REJECTED: Final = _OF_THE_KEYS | {451}
+"""Statuses that would come again; 451 is of a source that does not serve this country."""
+_WITH_A_MESSAGE: Final = frozenset({200, 400})
+"""Statuses of answers in which the source says what is wrong, or nothing is."""
+_MAX_SHOWN_CHARS: Final = 200
+_MAX_WARNED: Final = 1000
 _TEXTS: Final = frozenset({aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY})
 
 
@@ -134,13 +141,16 @@ class WebSocketSource:
         max_wait_s = self._request.config.max_wait_s
         waits = delays(cap_s=max_wait_s)
         while True:
-            begun_s = self._loop.time()
+            begun_s, least_s = self._loop.time(), 0.0
             try:
                 await self._hold_connection()
-            except aiohttp.WSServerHandshakeError as error:
+            except aiohttp.ClientResponseError as error:
                 if error.status in _REJECTED:
-                    raise PeerError(self._rejected(f"status {error.status}")) from None
+                    is_for_keys = error.status in _OF_THE_KEYS
+                    said = self._rejected(f"status {error.status}", is_for_keys=is_for_keys)
+                    raise PeerError(said) from None
                 reason = f"answered status {error.status}"
+                least_s = min(_retry_after_s(error), max_wait_s)
             except TimeoutError:
                 reason = "no answer"
             except (aiohttp.ClientError, OSError) as error:
@@ -152,7 +162,7 @@ class WebSocketSource:
             self._recorder.lost(now_ns, reason)
             await self._pass_on(now_ns, self._connections.lost(reason))
             log.warning("%s: %s; connecting again", self.name, reason)
-            await asyncio.sleep(next(waits))
+            await asyncio.sleep(max(next(waits), least_s))
 
     async def _hold_connection(self) -> None:
         """Hold one connection until it is lost.
@@ -169,10 +179,7 @@ class WebSocketSource:
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_connect=_CONNECT_S)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http:
             if session.lots_url is not None:
-                url = self._at(session.lots_url)
-                async with asyncio.timeout(_CONNECT_S), http.get(url) as answer:
-                    text = await answer.text()
-                to_send += await self._received(text)
+                to_send += await self._received_lots(http, self._at(session.lots_url))
             async with asyncio.timeout(_CONNECT_S):
                 socket = await http.ws_connect(
                     self._at(session.url),
@@ -185,6 +192,28 @@ class WebSocketSource:
                     for text in to_send:
                         await socket.send_str(text)
                     to_send = await self._received(await self._next_message(socket))
+
+    async def _received_lots(self, http: aiohttp.ClientSession, url: URL) -> list[str]:
+        """Request the lots; return what to send.
+
+        Raises
+        ------
+        PeerError
+            When the source rejects the symbols.
+        aiohttp.ClientError
+            When its answer has no lots: without these, no size could be understood.
+        """
+        async with asyncio.timeout(_CONNECT_S), http.get(url) as answer:
+            if answer.status not in _WITH_A_MESSAGE:
+                answer.raise_for_status()
+            text = await answer.text()
+        now_ns = time.time_ns()
+        self._recorder.received(now_ns, text)
+        events = self._connections.received(text)
+        to_send = await self._pass_on(now_ns, events)
+        if not any(isinstance(event, Lot) for event in events):
+            raise aiohttp.ClientError("its answer about instruments is not as expected")
+        return to_send
 
     async def _opened(self) -> list[str]:
         """Begin a session; return what to send."""
@@ -229,11 +258,11 @@ class WebSocketSource:
                 case Malformed(message):
                     self._warn(f"skipped a message that is not valid: {message!r}", "malformed")
                 case Note(text):
-                    log.info("%s: %s", self.name, text)
+                    log.info("%s: %s", self.name, self._hidden(text))
                 case Lost(reason):
                     raise aiohttp.ClientError(reason)
-                case Failed(reason):
-                    raise PeerError(self._rejected(reason))
+                case Failed(reason, is_for_keys):
+                    raise PeerError(self._rejected(reason, is_for_keys=is_for_keys))
         return to_send
 
     async def _next_message(self, socket: aiohttp.ClientWebSocketResponse) -> str:
@@ -272,19 +301,26 @@ class WebSocketSource:
         moved = there.with_host(server.host or "").with_port(server.port)
         return moved.with_scheme(scheme + "s" * is_secure)
 
-    def _rejected(self, reason: str) -> str:
+    def _rejected(self, reason: str, *, is_for_keys: bool) -> str:
         names = self._connections.session.keys
-        hint = f"; check {' and '.join(names)}" if names else ""
+        hint = f"; check {' and '.join(names)}" if names and is_for_keys else ""
         return f"{self.name}: rejected ({self._hidden(reason)}){hint}"
 
     def _hidden(self, text: str) -> str:
-        """Return a text without the keys."""
+        """Return a text of the source as a short line without the keys."""
         for key in self._request.keys.values():
             text = text.replace(key, "***")
-        return text
+        shown = text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}..."
+        return "".join(char if char.isprintable() else " " for char in shown)
 
     def _warn(self, text: str, topic: str | None = None) -> None:
         """Log a warning, once for each topic."""
-        if (topic or text) not in self._warned:
+        if (topic or text) not in self._warned and len(self._warned) < _MAX_WARNED:
             self._warned.add(topic or text)
             log.warning("%s: %s", self.name, self._hidden(text))
+
+
+def _retry_after_s(error: aiohttp.ClientResponseError) -> float:
+    """Return how long a server asks to wait, 0 where it does not say."""
+    said = error.headers.get("Retry-After", "") if error.headers else ""
+    return float(said) if said.isascii() and said.isdigit() else 0.0
