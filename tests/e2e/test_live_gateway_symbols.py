@@ -7,7 +7,7 @@ import pytest
 
 from mdtool.wire.dbn_records import DTYPES, RTYPE_DEFINITION
 from tests.support.dbn_files import DAY, MAY_1, header, mapping, trade, write
-from tests.support.live_clients import gateway, session, texts, wants
+from tests.support.live_clients import controlled, gateway, session, texts, wants
 
 
 class TestSymbols:
@@ -28,12 +28,22 @@ class TestSymbols:
             "ES.c.0 = ES.c.0 2",
             "TradeMsg 2 1",
         ]
-        assert texts(by_id)[2:] == [
-            "error 4: Failed to resolve symbol: 2",
-            "2 = ES.c.0 2",
-            "TradeMsg 2 1",
-        ]
+        assert texts(by_id)[2:] == ["2 = ES.c.0 2", "TradeMsg 2 1"]
         assert texts(wrong)[2:] == ["error 4: Failed to resolve symbol: ES.c.0"]
+
+    async def test_a_symbol_of_another_day_has_no_error(self, tmp_path):
+        names = header({"OLD": {1: 1}, "NEW": {2: 2}})
+        records = [trade(number, MAY_1 + (number - 1) * DAY, 10, 1) for number in (1, 2)]
+        path = write(tmp_path / "days.dbn", names, *records)
+        none = "error 4: Failed to resolve symbol: NONE"
+        mapped = "NEW = NEW 2"
+        for from_ns, expected in {
+            MAY_1: ["OLD = OLD 1", none, "TradeMsg 1 0", mapped, "TradeMsg 2 0"],
+            MAY_1 + DAY: [mapped, none, "TradeMsg 2 0"],
+        }.items():
+            async with controlled(path, from_ns=from_ns) as (address, _):
+                received = await session(address, wants("OLD", "NEW", "NONE"))
+            assert texts(received)[2:] == expected
 
     async def test_a_capture_maps_symbols_as_it_goes(self, tmp_path):
         path = write(

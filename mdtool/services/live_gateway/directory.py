@@ -87,6 +87,14 @@ class Directory:
             ids += [number for number, names in self._live.items() if symbol in names]
         return {number: self._raw_symbol(number, day) for number in dict.fromkeys(ids)}
 
+    def days(self, stype_in: str, symbol: str) -> set[int]:
+        """Return the days from which on a symbol stands for something, as far as is known."""
+        if stype_in == _INSTRUMENT_ID:
+            known = self._by_id.get(int(symbol), ()) if symbol.isdigit() else ()
+        else:
+            known = self._by_name.get(symbol, ())
+        return {interval.first_day for interval in known}
+
     def _has(self, number: int, day: int) -> bool:
         if not self.is_dated:
             return number >= 0

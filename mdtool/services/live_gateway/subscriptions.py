@@ -103,6 +103,14 @@ class Subscription:
             del self._ids_on[old]
         return new, unresolved
 
+    def can_resolve(self, directory: Directory, symbol: str) -> bool:
+        """Return whether one of its symbols has an instrument on any day."""
+        stype_in = self.request.stype_in
+        return any(
+            self._shown(directory.resolve(stype_in, symbol, day))
+            for day in directory.days(stype_in, symbol)
+        )
+
     def selects(self, records: Records, day: int | None = None) -> Mask:
         """Return which records of its rtype it gets, shape (n,).
 
@@ -183,15 +191,18 @@ class Subscriptions:
             each.resolve(directory, self._day)
 
     def add(self, subscription: Subscription) -> tuple[list[Mapping], list[str]]:
-        """Add one; return its mappings, and the symbols that have no instrument.
+        """Add one; return its mappings, and the symbols that have no instrument on any day.
 
-        Of a capture whose mapping records come later, symbols are resolved when they do.
+        Others are resolved when their day comes, and of a capture when their mapping record does.
         """
         self._active.append(subscription)
         self._ids.clear()
         self._start_ns = max(self._start_ns, subscription.request.start_ns or 0)
         mappings, unresolved = subscription.resolve(self._directory, self._day)
-        return mappings, unresolved if self._directory.is_dated else []
+        if not self._directory.is_dated:
+            return mappings, []
+        never = [each for each in unresolved if not subscription.can_resolve(self._directory, each)]
+        return mappings, never
 
     def remove(self, request: Unsubscribe) -> list[str]:
         """End subscriptions; return the symbols that are not subscribed."""
