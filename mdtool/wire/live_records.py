@@ -24,7 +24,13 @@ MAX_SYSTEM_CHARS: Final = 302
 
 _STATISTICS_V2: Final = np.dtype(dbn.StatMsgV1._dtypes)  # noqa: SLF001 - it has no public name
 _DEFINITION_V2: Final = np.dtype(dbn.InstrumentDefMsgV2._dtypes)  # noqa: SLF001
-_OLDER: Final = {RTYPE_STATISTICS: _STATISTICS_V2, RTYPE_DEFINITION: _DEFINITION_V2}
+_ERROR_V1: Final = np.dtype(dbn.ErrorMsgV1._dtypes)  # noqa: SLF001
+_OLDER: Final = {
+    1: {RTYPE_ERROR: _ERROR_V1},
+    2: {RTYPE_STATISTICS: _STATISTICS_V2, RTYPE_DEFINITION: _DEFINITION_V2},
+    DBN_VERSION: {},
+}
+"""Records of other layouts, of version 1 what a session of a file says of itself alone."""
 _NARROWED: Final = {
     RTYPE_STATISTICS: {"quantity": 2**31 - 1},
     RTYPE_DEFINITION: {"raw_instrument_id": 0},
@@ -205,14 +211,17 @@ def in_version(records: Records, version: int) -> Records:
     raw id of definitions, that does not fit is undefined.
     """
     rtype = int(records["rtype"][0])
-    if version == DBN_VERSION or rtype not in _OLDER:
+    if rtype not in _OLDER[version]:
         return records
-    older = np.zeros(len(records), _OLDER[rtype])
+    older = np.zeros(len(records), _OLDER[version][rtype])
     if rtype == RTYPE_DEFINITION:
         older["trading_reference_price"] = UNDEF_PRICE
     for name in set(older.dtype.names or ()) & set(records.dtype.names or ()):
-        older[name] = records[name]
-    for name, undefined in _NARROWED[rtype].items():
+        if older.dtype[name].kind == "S":  # a text ends with a NUL, however short its field
+            older[name] = records[name].astype(f"S{older.dtype[name].itemsize - 1}")
+        else:
+            older[name] = records[name]
+    for name, undefined in _NARROWED.get(rtype, {}).items():
         older[name][records[name] != older[name]] = undefined
     older["length"] = record_length(older.dtype)
     return older

@@ -9,6 +9,7 @@ import signal
 
 import databento_dbn as dbn
 import pytest
+import zstandard
 
 from mdtool.core.errors import StartupError, UsageError
 from mdtool.wire.live import Start, Unsubscribe
@@ -110,7 +111,9 @@ class TestForms:
             received = await held.until(lambda received: len(received) == 7)
             assert texts(received)[-1] == "MSFT = MSFT 2"
 
-    async def test_bare_is_the_input_byte_for_byte(self, live_trades):
+
+class TestBare:
+    async def test_it_is_the_input_byte_for_byte(self, live_trades):
         async with gateway(live_trades, bare=True) as address:
             for _ in range(2):
                 async with client(address) as connected:
@@ -119,7 +122,7 @@ class TestForms:
                     await connected.rest()
                     assert connected.data == live_trades.read_bytes()
 
-    async def test_bare_sends_nothing_more_while_it_is_held(self, live_trades):
+    async def test_it_sends_nothing_more_while_it_is_held(self, live_trades):
         settings = {"bare": True, "at_end": "hold"}
         async with gateway(live_trades, **settings) as address, client(address) as held:
             await held.login(heartbeat_interval_s=5)
@@ -129,6 +132,103 @@ class TestForms:
             held.leave()
             await held.rest()
             assert held.data == live_trades.read_bytes()
+
+    @pytest.mark.parametrize(("version", "has_ts_out"), [(1, False), (2, False), (3, True)])
+    @pytest.mark.parametrize("is_zstd", [False, True])
+    async def test_a_file_of_any_version(self, tmp_path, version, has_ts_out, is_zstd):
+        whole = recorded(version, has_ts_out)
+        path = tmp_path / "day.dbn"
+        path.write_bytes(zstandard.compress(whole) if is_zstd else whole)
+        async with gateway(path, bare=True) as address, client(address) as connected:
+            await connected.login(compression="none")
+            connected.send(Start())
+            assert await connected.raw() == whole
+
+    @pytest.mark.parametrize("version", [1, 3])
+    async def test_a_file_that_breaks_off(self, tmp_path, version):
+        whole = recorded(version)
+        path = tmp_path / "day.dbn"
+        path.write_bytes(whole[:-10])
+        async with gateway(path, bare=True) as address, client(address) as connected:
+            await connected.login()
+            connected.send(Start())
+            received = await connected.raw()
+        n_known = len(whole) - 24 - 48
+        assert received[:n_known] == whole[:n_known]
+        error = received[n_known:]
+        assert len(error) == {1: 80, 3: 320}[version]
+        assert b"day.dbn: ends inside a record" in error
+
+    async def test_a_loop_and_a_seek_have_no_second_header(self, tmp_path):
+        path = trades_apart(tmp_path, 20)
+        whole = path.read_bytes()
+        begin = len(whole) - 20 * 48
+        async with (
+            controlled(path, bare=True, at_end="loop", speed=1e12) as (address, _),
+            client(address) as looped,
+        ):
+            await looped.login()
+            looped.send(Start())
+            await looped.until(lambda received: len(received) > 50)
+            times = [each.ts_event for each in looped.received[1:51]]
+        assert times == [MAY_1 + at % 20 * 10**6 for at in range(50)]
+        async with (
+            controlled(path, bare=True, speed=1e-6) as (address, control),
+            client(address) as sought,
+        ):
+            await sought.login()
+            sought.send(Start())
+            await sought.until(lambda received: len(received) > 1)
+            await control("POST", "/seek", to=MAY_1 + 18 * 10**6)
+            await control("POST", "/set-speed", speed=1e12)
+            assert await sought.raw() == whole[: begin + 48] + whole[-96:]
+
+    async def test_several_files_are_one_stream_in_version_3(self, tmp_path):
+        first = trades_apart(tmp_path, 3, "first.dbn")
+        second = trades_apart(tmp_path, 3, "second.dbn")
+        async with gateway(first, second, bare=True) as address:
+            metadata, *received = await session(address)
+        assert (metadata.version, metadata.symbols) == (3, ["AAPL", "MSFT"])
+        assert [(each.ts_event - MAY_1) // 10**6 for each in received] == [0, 0, 1, 1, 2, 2]
+
+
+def recorded(version: int, has_ts_out: bool = False) -> bytes:
+    """A file of a version whose records have other layouts in others, with unknown ones."""
+    metadata = dbn.Metadata(
+        dataset="XNAS.ITCH",
+        start=MAY_1,
+        stype_in=dbn.SType.RAW_SYMBOL,
+        stype_out=dbn.SType.INSTRUMENT_ID,
+        schema=None,
+        symbols=["AAPL"],
+        ts_out=has_ts_out,
+        version=version,
+    )
+    statistic = {
+        "publisher_id": 1,
+        "instrument_id": 1,
+        "ts_event": MAY_1,
+        "ts_recv": MAY_1,
+        "ts_ref": MAY_1,
+        "price": 5,
+        "quantity": 6,
+        "stat_type": dbn.StatType.OPENING_PRICE,
+    }
+    is_first = version == 1
+    records = [
+        bytes(each)
+        for each in (
+            (dbn.StatMsg if version == 3 else dbn.StatMsgV1)(**statistic),
+            (dbn.SystemMsgV1 if is_first else dbn.SystemMsg)(ts_event=MAY_1, msg="Heartbeat"),
+            (dbn.ErrorMsgV1 if is_first else dbn.ErrorMsg)(ts_event=MAY_1, err="no"),
+        )
+    ]
+    unknown = bytes([6, 0xF0]) + bytes(22)
+    first, last = trade(1, MAY_1 + 1, 10, 1), trade(1, MAY_1 + 2, 11, 1)
+    records = [unknown, first, *records, unknown, last]
+    if has_ts_out:
+        records = [bytes([each[0] + 2]) + each[1:] + b"12345678" for each in records]
+    return metadata.encode() + b"".join(records)
 
 
 class TestStart:

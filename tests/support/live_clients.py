@@ -143,6 +143,12 @@ class LiveClient:
             pass
         return self.received
 
+    async def raw(self) -> bytes:
+        """Read to the end of the stream, which is not decoded; return all of its bytes."""
+        while data := await self._reader.read(1 << 16):
+            self.data += data
+        return bytes(self.data)
+
     def leave(self) -> None:
         """Close the sending half."""
         self._writer.write_eof()

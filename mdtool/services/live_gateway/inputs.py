@@ -62,6 +62,13 @@ class Input:
     definitions: Recording | None = None
 
     @property
+    def file(self) -> str | None:
+        """Its file, where it is all of one; None of several, of a part, and of standard input."""
+        recording = self.recording
+        is_whole = self.can_repeat and recording.selection is None and len(recording.paths) == 1
+        return recording.paths[0] if is_whole else None
+
+    @property
     def can_repeat(self) -> bool:
         """Whether it can be read more than once."""
         return not isinstance(self.recording, PipedInput)

@@ -120,8 +120,8 @@ class Output:
         """How records are encoded that may be written at once; None where they may not."""
         return self._form if self._text is None and self._writer.is_ready else None
 
-    def header(self, header: bytes | None = None) -> None:
-        """Write the header, once: the session's own, or another one. Text has none."""
+    def header(self) -> None:
+        """Write the session's own header, unless there is one already. Text has none."""
         if self.has_header:
             return
         self.has_header = True
@@ -130,7 +130,13 @@ class Output:
         now_ns = time.time_ns()
         has_ts_out, version = self._form
         own = metadata(self._dataset, now_ns, has_ts_out=has_ts_out, version=version)
-        self._write(header or own)
+        self._write(own)
+
+    def begin(self, header: bytes, form: Form) -> None:
+        """Write another header; records about the session are in its form from then on."""
+        self.has_header = True
+        self._form = form
+        self._write(header)
 
     def data(self, records: Records) -> None:
         """Write records of one rtype, if there are any."""
@@ -139,6 +145,11 @@ class Output:
 
     def shared(self, data: bytes | memoryview, n_records: int) -> None:
         """Write records that were encoded in the `shared_form`."""
+        self.records += n_records
+        self._write(data)
+
+    def own(self, data: bytes, n_records: int) -> None:
+        """Write bytes of a file, with which so many records end."""
         self.records += n_records
         self._write(data)
 

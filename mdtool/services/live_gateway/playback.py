@@ -13,7 +13,7 @@ from mdtool.adapters.dbn_files import Recording
 from mdtool.adapters.dbn_rebase import Rebase, RebasedRecording
 from mdtool.core.batch import Batch
 from mdtool.core.errors import UsageError
-from mdtool.core.records import index_timestamps
+from mdtool.core.records import Records, index_timestamps
 from mdtool.engine.derived import Derived, Made
 from mdtool.services.live_gateway.config import (
     CLOSE,
@@ -26,7 +26,7 @@ from mdtool.services.live_gateway.definitions import defined_names
 from mdtool.services.live_gateway.directory import Directory
 from mdtool.services.live_gateway.fanout import Fanout
 from mdtool.services.live_gateway.inputs import Input
-from mdtool.services.replay.reading import Part, reading
+from mdtool.services.replay.reading import Part, Passed, reading
 from mdtool.services.replay.runs import Pace, Run
 from mdtool.wire.live_records import recorded_warnings
 
@@ -230,6 +230,8 @@ class Pass:
         How times are moved.
     begin : int
         The position of its first record that is live.
+    passed : callable
+        What is played of a recorded session's messages about itself.
     """
 
     run: Run
@@ -240,6 +242,7 @@ class Pass:
     from_ns: int | None = None
     rebase: Rebase | None = None
     begin: int = 0
+    passed: Passed = recorded_warnings
     _deriving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
@@ -272,6 +275,7 @@ class Pass:
             rebase.begin(None)
             recording = RebasedRecording(played.recording, rebase)
             from_ns = None if from_ns is None else from_ns + (rebase.offset_ns or 0)
+        passed = _unchanged if config.bare else recorded_warnings
         run = Run(
             recording,
             Pace(_speed_of(played, config)),
@@ -279,11 +283,17 @@ class Pass:
             config.backlog_bytes,
             live_ns=from_ns,
             derived=derived,
-            passed=recorded_warnings,
+            passed=passed,
         )
         defined = [] if played.definitions is None else defined_names(played.definitions)
         directory = Directory(run.metadata, defined)
-        return cls(run, Fanout(run), directory, played, derive, from_ns, rebase)
+        fanout = Fanout(run)
+        return cls(run, fanout, directory, played, derive, from_ns, rebase, passed=passed)
+
+    @property
+    def file(self) -> str | None:
+        """The file that it is all of, unchanged; None where there is no such file."""
+        return self.played.file if self.rebase is None else None
 
     @property
     def begin_ns(self) -> int:
@@ -334,6 +344,10 @@ def _speed_of(played: Input, config: LiveGatewayConfig) -> float:
     if config.speed is not None:
         return config.speed
     return FILES_SPEED if played.can_repeat else STDIN_SPEED
+
+
+def _unchanged(records: Records) -> Records:
+    return records
 
 
 class Rereader:
@@ -390,7 +404,7 @@ class Rereader:
     async def _open(self, has_more: bool) -> None:
         source = await asyncio.to_thread(self._pass.run.reopen)
         self._batches = await self._stack.enter_async_context(
-            reading(source, recorded_warnings, is_resolved=has_more)
+            reading(source, self._pass.passed, is_resolved=has_more)
         )
         self._derived = self._pass.derive() if has_more else None
         self._batch, self._begin, self._made_to = None, 0, 0

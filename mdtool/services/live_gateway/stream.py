@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from mdtool.adapters.dbn_bytes import DbnBytes
 from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
 from mdtool.core.permissions import Access
@@ -21,7 +22,7 @@ from mdtool.services.dbn_access import FEED_OF_SCHEMA
 from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
 from mdtool.services.live_gateway.fanout import Due
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
-from mdtool.services.live_gateway.output import Output
+from mdtool.services.live_gateway.output import Form, Output
 from mdtool.services.live_gateway.playback import Needs, Pass, Playback, Rereader
 from mdtool.services.live_gateway.subscriptions import (
     SKIPPABLE,
@@ -32,7 +33,7 @@ from mdtool.services.live_gateway.subscriptions import (
 from mdtool.services.replay.reading import Part
 from mdtool.services.replay.runs import Run
 from mdtool.wire.dbn import encode_metadata
-from mdtool.wire.dbn_records import RTYPES
+from mdtool.wire.dbn_records import DBN_VERSION, RTYPES
 from mdtool.wire.live import STYPES, Authentication, Start, Subscribe, Unsubscribe
 from mdtool.wire.live_records import (
     aged_out,
@@ -112,7 +113,9 @@ class Stream:
                 async with contextlib.AsyncExitStack() as stack:
                     files = Rereader(current, stack)
                     stack.enter_context(current.fanout.joined(self))
-                    if self._config.bare:
+                    if self._config.bare and current.file is not None:
+                        await self._send_file(current, current.file, is_first=is_first)
+                    elif self._config.bare:
                         await self._send_bare(current, files, 0 if is_first else current.begin)
                     else:
                         await self._send(current, files, is_first)
@@ -203,7 +206,7 @@ class Stream:
         self._position = live
         latest_ns = current.begin_ns if current.from_ns is None else current.from_ns
         if is_first and live and run.latest_ns > 0:
-            latest_ns = run.latest_ns
+            latest_ns = max(run.latest_ns, current.from_ns or 0)
         starts = [each.start_ns for each in wanted if each.start_ns is not None]
         has_replay = bool(starts) and live > 0
         begin_ns = min(max(min(starts), current.begin_ns), latest_ns) if has_replay else latest_ns
@@ -276,10 +279,34 @@ class Stream:
             await self._output.drain()
             await self._breathe()
 
-    async def _send_bare(self, current: Pass, files: Rereader, position: int) -> None:
-        """Send the input's header and all of its records, and nothing else."""
+    async def _send_file(self, current: Pass, path: str, *, is_first: bool) -> None:
+        """Send the bytes of the input's only file, as records are reached, and nothing else."""
         run = current.run
-        self._output.header(encode_metadata(run.metadata))
+        await asyncio.to_thread(run.check_unchanged)
+        with contextlib.closing(await asyncio.to_thread(DbnBytes, path)) as file:
+            begin = 0 if is_first else current.begin
+            while data := await asyncio.to_thread(file.read, begin):
+                if not self._output.has_header:
+                    self._output.begin(data, Form(file.has_ts_out, file.version))
+                elif is_first:
+                    self._output.own(data, 0)
+            while not self._inbox.has_left and not run.is_stopped:
+                position, is_over, n_before = run.position, run.is_over, file.records
+                is_whole = is_over and run.error is None
+                data = await asyncio.to_thread(file.read, None if is_whole else position)
+                if data:
+                    self._output.own(data, file.records - n_before)
+                    await self._output.flush()
+                elif is_over:
+                    return
+                else:
+                    await run.reached(position + 1)
+
+    async def _send_bare(self, current: Pass, files: Rereader, position: int) -> None:
+        """Send the input's header and all of its records, and nothing else, as DBN 3."""
+        run = current.run
+        if not self._output.has_header:
+            self._output.begin(encode_metadata(run.metadata), Form(False, DBN_VERSION))
         while not self._inbox.has_left and not run.is_stopped:
             if await run.reached(position + 1) <= position:
                 return

@@ -181,9 +181,13 @@ class Run:
         InputError
             When the files have changed since the run began.
         """
+        self.check_unchanged()
+        return self._recording.open()
+
+    def check_unchanged(self) -> None:
+        """Raise InputError when the files have changed since the run began."""
         if self._recording.identity() != self.identity:
             raise InputError("the files have changed since streaming began")
-        return self._recording.open()
 
     async def play(self) -> None:
         """Replay the recording to its end, and close it."""
