@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 
 from mdtool.core.tcp import ReservedPort
 from mdtool.services.families import COUNTER, FAMILIES
 from tests.support.commands import completed
 from tests.support.kafka_topics import url_of, write_ticks
-from tests.support.prometheus import prometheus
+from tests.support.manifests import NAMES, manifests, of_kind, pods
+from tests.support.prometheus import configured, prometheus
 from tests.support.requirements import needs
 from tests.support.services import service
 from tests.support.supervised import FREE_PORTS, serve
@@ -36,14 +39,15 @@ OF_KAFKA = [each for each in EXPRESSIONS if "mdtool_kafka" in each]
 OF_MARKET = 'max_over_time(mdtool_ticks_total{service="aggregate"}[1m])'
 """It has a value also where the last scrape was not answered in time."""
 PATIENCE_S = 90
+NAMESPACE = "kubernetes.io/metadata.name"
 METRIC = re.compile(r"\bmdtool_\w+")
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 
-def promtool(*arguments):
+def promtool(*arguments, folder=RULES):
     command = [needs("promtool"), *arguments]
-    return subprocess.run(command, cwd=RULES, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def scraped(name):
@@ -66,6 +70,90 @@ def test_rules_and_dashboard_name_metrics_that_exist():
     names = {name for name in METRIC.findall(text) if not text.count(f"{name}:")}
     assert len(names) > 30
     assert {name for name in names if scraped(name) not in FAMILIES} == set()
+
+
+def discovered(overlay):
+    """The targets that Prometheus discovers, with the labels that Kubernetes' discovery gives.
+
+    One is each port of a container: Debian's Prometheus is built without that discovery.
+    """
+    targets = []
+    for number, (name, template) in enumerate(pods(manifests(overlay)).items(), 1):
+        labels = {
+            "__meta_kubernetes_namespace": "mdtool",
+            "__meta_kubernetes_pod_name": f"{name}-0",
+            "__meta_kubernetes_pod_phase": "Running",
+        }
+        for label, value in template["metadata"]["labels"].items():
+            safe = re.sub(r"\W", "_", label)
+            labels[f"__meta_kubernetes_pod_label_{safe}"] = value
+        for port in template["spec"]["containers"][0]["ports"]:
+            address = f"192.0.2.{number}:{port['containerPort']}"
+            named = {"__meta_kubernetes_pod_container_port_name": port["name"]}
+            targets.append({"targets": [address], "labels": {**labels, **named}})
+    return targets
+
+
+def admits_prometheus(policies, port):
+    """Whether a policy lets the namespace of Prometheus reach a port of the pods."""
+    return any(
+        each.get("namespaceSelector", {}).get("matchLabels", {}).get(NAMESPACE) == "monitoring"
+        and any(
+            ports["port"] <= port <= ports.get("endPort", ports["port"]) for ports in rule["ports"]
+        )
+        for policy in policies
+        for rule in policy["spec"].get("ingress", ())
+        for each in rule.get("from", ())
+    )
+
+
+@pytest.mark.parametrize("overlay", NAMES)
+def test_prometheus_scrapes_each_pod_once_under_the_name_of_its_service(
+    overlay, tmp_path, free_port
+):
+    settings = yaml.safe_load((RULES / "kubernetes.yml").read_text("utf-8"))
+    for job in settings["scrape_configs"]:
+        [discovery] = job.pop("kubernetes_sd_configs")
+        assert discovery["role"] == "pod"
+        assert discovery["namespaces"] == {"names": ["mdtool"]}
+        [selector] = discovery["selectors"]
+        assert selector == {"role": "pod", "label": "app.kubernetes.io/name=mdtool"}
+        job["file_sd_configs"] = [{"files": ["pods.json"]}]
+    targets = discovered(overlay)
+    failed = {**targets[0]["labels"], "__meta_kubernetes_pod_phase": "Failed"}
+    ended = {"targets": ["192.0.2.99:9464"], "labels": failed}
+    (tmp_path / "pods.json").write_text(json.dumps([ended, *targets]))
+    (tmp_path / "mdtool.token").write_text("secret")
+    shutil.copy(RULES / "rules.yml", tmp_path)
+    (tmp_path / "kubernetes.yml").write_text(yaml.safe_dump(settings))
+    done = promtool("check", "config", "kubernetes.yml", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = set(pods(manifests(overlay)))
+    with configured(tmp_path / "kubernetes.yml", free_port) as ask:
+
+        def active():
+            with contextlib.suppress(OSError):  # it has not started yet
+                return ask("targets?state=active")["activeTargets"]
+            return []
+
+        wait_until(lambda: {each["labels"]["service"] for each in active()} == names)
+        found = active()
+    assert len(found) == len(names)
+    policies = of_kind("NetworkPolicy", manifests(overlay)).values()
+    for target in found:
+        labels = target["labels"]
+        address, service_name = labels.pop("instance"), labels["service"]
+        assert labels == {
+            "job": "mdtool",
+            "namespace": "mdtool",
+            "pod": f"{service_name}-0",
+            "service": service_name,
+        }
+        assert target["scrapeUrl"] == f"http://{address}/metrics"
+        assert admits_prometheus(policies, int(address.rpartition(":")[2]))
+        # Only gateways are sent the token.
+        is_gateway = service_name == "gateway"
+        assert target["scrapePool"] == ("mdtool-gateway" if is_gateway else "mdtool")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support.requirements import needs
 
@@ -27,6 +28,18 @@ def prometheus(
         f"global: {{scrape_interval: {every}, scrape_timeout: {every}}}\nscrape_configs:\n"
         f"  - job_name: mdtool\n    static_configs:\n{''.join(jobs)}"
     )
+
+    def query(expression: str) -> list[object]:
+        return ask("query?" + urllib.parse.urlencode({"query": expression}))["result"]
+
+    with configured(config, port) as ask:
+        yield query
+
+
+@contextlib.contextmanager
+def configured(config: Path, port: int) -> Iterator[Callable[[str], Any]]:
+    """Run one with a configuration; yield a function that gets a path of its API."""
+    folder = config.parent
     command = [
         needs("prometheus"),
         f"--config.file={config}",
@@ -34,15 +47,14 @@ def prometheus(
         f"--web.listen-address=127.0.0.1:{port}",
     ]
 
-    def query(expression: str) -> list[object]:
-        text = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{text}") as answer:
-            return json.load(answer)["data"]["result"]
+    def ask(path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{path}") as answer:
+            return json.load(answer)["data"]
 
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            yield query
+            yield ask
         finally:
             process.terminate()
             process.wait()
