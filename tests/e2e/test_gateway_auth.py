@@ -178,7 +178,7 @@ async def test_a_newer_token_keeps_a_socket_open(kind, keys, monkeypatch):
 
 
 async def test_what_is_not_one_bearer_token_is_refused_and_everyone_else_is_served(
-    keys, monkeypatch
+    keys, monkeypatch, caplog
 ):
     good = keys["some"]
     wrong = [
@@ -188,7 +188,7 @@ async def test_what_is_not_one_bearer_token_is_refused_and_everyone_else_is_serv
         f"Bearer {good} {good}",
         f"Bearer {good}\tx",
         good,
-        "Bearer " + "A" * 7_000,
+        "Bearer " + "A" * 16_000,
         "Bearer mdt_\udcff",
     ]
     async with gateway(monkeypatch, keys, keys.security()) as client:
@@ -201,6 +201,8 @@ async def test_what_is_not_one_bearer_token_is_refused_and_everyone_else_is_serv
             f"Authorization: Bearer {good}\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
             f"Authorization: Bearer {good}\r\n X-Folded: 1",
             "Authorization: Bearer " + "A" * 100_000,
+            f"Authorization: Bearer {good}" + " " * 100_000 + "x",
+            f"Authorization: Bearer {good}\0",
         ):
             reader, writer = await asyncio.open_connection(client.host, client.port)
             request = (
@@ -210,6 +212,9 @@ async def test_what_is_not_one_bearer_token_is_refused_and_everyone_else_is_serv
             status = (await reader.readline()).split()[1]
             assert status in {b"400", b"401"}, lines[:80]
             writer.close()
+        assert "is not HTTP: Got more than" in caplog.text
+        assert good not in caplog.text
+        assert "AAAA" not in caplog.text
         async with client.get("/api/v2/quotes", headers=bearer(good)) as response:
             assert response.status == 200
         async with client.get("/livez") as response:

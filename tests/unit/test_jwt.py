@@ -97,7 +97,9 @@ async def test_roles_are_found_where_the_issuer_has_them(tmp_path):
         {"exp": 1},
         {"exp": float("inf")},
         {"exp": float("nan")},
+        {"exp": 10**400},
         {"nbf": 1e12},
+        {"nbf": 10**400},
         {"nbf": "x"},
         {"sub": None},
         {"sub": ""},
@@ -189,6 +191,30 @@ async def test_no_other_token_gets_in_and_no_message_shows_any_of_it(known, what
         known.authenticate(token)
     assert token[-40:] not in str(caught.value) or not token
     known.authenticate(sign(KEY, claims()))
+
+
+async def test_keys_of_a_set_that_are_not_valid_are_left_out(tmp_path):
+    right = KEY.as_dict(private=False)
+    wrong = [
+        *(None, 5, [], {}, {"kty": []}, {"kty": "oct", "k": "c2Vj" * 9, "kid": "one"}),
+        *({"kty": "RSA", "n": 1, "e": "AQAB"}, {"kty": "EC", "crv": {}, "x": "AA", "y": "AA"}),
+        *({**right, name: value} for name in ("kid", "use", "alg") for value in (7, [], {})),
+    ]
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [*wrong, right]}))
+    authenticator = Authenticator(config(jwks=str(path)), ROLES)
+    assert (await authenticator.authenticate_now(sign(KEY, claims()))).name == "sub:ann"
+
+
+async def test_a_token_ends_with_the_key_that_signed_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(jwt_module, "_RETRY_S", 0.0)
+    path = tmp_path / "jwks.json"
+    authenticator = Authenticator(config(jwks=write_jwks(path, KEY)), ROLES)
+    await authenticator.authenticate_now(sign(KEY, claims()))
+    write_jwks(path, new_key("two"))
+    await authenticator.refresh()
+    with pytest.raises(UnknownKeyError):
+        authenticator.authenticate(sign(KEY, claims()))
 
 
 async def test_elliptic_curves_are_accepted(tmp_path):

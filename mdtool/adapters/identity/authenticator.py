@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from mdtool.adapters.identity.api_keys import PREFIX, ApiKey, ApiKeys
 from mdtool.adapters.identity.config import AuthConfig
@@ -13,6 +14,9 @@ from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.adapters.identity.jwt import JwtVerifier
 from mdtool.core.errors import ConfigError, InputError, StartupError
 from mdtool.core.permissions import EVERYTHING, Principal, Roles
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 SERVICE: Final = Principal("service", EVERYTHING, "service")
 """Another service of ours, which has the same `services-secret`."""
@@ -52,6 +56,7 @@ class Authenticator:
         except InputError as error:
             raise StartupError(f"[auth] keys: {error}") from error
         self._verified: dict[str, Principal] = {}
+        self._verified_by: Sequence[Key] = ()
         self._of_keys: dict[str, Principal] = {}
 
     async def run(self) -> None:
@@ -85,6 +90,9 @@ class Authenticator:
         if self._jwts is None:
             raise TokenError("token: no such API key")
         now_s = time.time()
+        if self._verified_by is not self._jwts.keys:  # one may have been withdrawn
+            self._verified_by = self._jwts.keys
+            self._verified.clear()
         known = self._verified.get(token)
         if known is not None and known.expires_s > now_s:
             return known

@@ -15,6 +15,7 @@ OPTIONAL: Final = "optional"
 REQUIRED: Final = "required"
 TOKEN_VARIABLE: Final = "MDTOOL_TOKEN"  # noqa: S105 - the name of a variable
 MODES: Final = (NONE, OPTIONAL, REQUIRED)
+MAX_TOKEN_CHARS: Final = 16_384
 
 
 def auth_mode() -> Any:

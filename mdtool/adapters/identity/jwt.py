@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from mdtool.adapters.identity.config import AuthConfig
+from mdtool.adapters.identity.config import MAX_TOKEN_CHARS, AuthConfig
 from mdtool.adapters.identity.discovery import discover, fetch
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.errors import ConfigError, PeerError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_TOKEN_CHARS: Final = 16_384
+_MAX_MOMENT_S: Final = 1e12
 ALGORITHMS: Final[Mapping[str, str]] = {
     **{f"{kind}{bits}": "RSA" for kind in ("RS", "PS") for bits in (256, 384, 512)},
     **{f"ES{bits}": "EC" for bits in (256, 384, 512)},
@@ -57,6 +57,11 @@ class JwtVerifier:
         With an issuer.
     roles : Roles
 
+    Attributes
+    ----------
+    keys : sequence of Key
+        As they were last read, a new object then.
+
     Raises
     ------
     ConfigError
@@ -76,7 +81,7 @@ class JwtVerifier:
             raise ConfigError(f"[auth] issuer: {config.issuer!r} is not a valid URL")
         self._config = config
         self._roles = roles
-        self._keys: Sequence[Key] = ()
+        self.keys: Sequence[Key] = ()
         self._has_keys = False
         self._fetching: asyncio.Task[None] | None = None
         self._fetched_s = -math.inf
@@ -146,7 +151,7 @@ class JwtVerifier:
         kind, kid = ALGORITHMS[header["alg"]], header.get("kid")
         return [
             key
-            for key in self._keys
+            for key in self.keys
             if key.key_type == kind
             and (kid is None or key.kid == kid)
             and key.get("use") in {None, "sig"}
@@ -163,7 +168,7 @@ class JwtVerifier:
         else:
             if not self._has_keys:
                 log.info("[auth] issuer: read %d keys", len(keys))
-            self._keys, self._has_keys = keys, True
+            self.keys, self._has_keys = keys, True
 
     async def _read(self) -> Sequence[Key]:
         """Return the issuer's keys; raise PeerError when they cannot be read."""
@@ -211,7 +216,10 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TokenError(f"token: {name} is not a time")
+    # An integer may be larger than any float.
+    if not -_MAX_MOMENT_S <= value <= _MAX_MOMENT_S:
         raise TokenError(f"token: {name} is not a time")
     return value
 
@@ -251,7 +259,7 @@ def _roles_at(claims: Mapping[str, Any], path: str) -> Sequence[str]:
 
 
 def _keys_of(where: str, content: Any) -> Sequence[Key]:
-    """Return the public keys of a JWKS, those of unknown kinds left out."""
+    """Return the public keys of a JWKS, those of unknown kinds or not valid left out."""
     from joserfc.errors import JoseError
     from joserfc.jwk import import_key
 
@@ -264,6 +272,7 @@ def _keys_of(where: str, content: Any) -> Sequence[Key]:
             key = import_key(member)
         except (JoseError, ValueError, TypeError, KeyError, AttributeError):
             continue
-        if key.key_type in ALGORITHMS.values():
+        labels = (key.kid, key.get("use"), key.get("alg"))
+        if key.key_type in ALGORITHMS.values() and all(isinstance(x, str | None) for x in labels):
             keys.append(key)
     return keys

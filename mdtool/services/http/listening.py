@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from mdtool.adapters.identity.config import MAX_TOKEN_CHARS
 from mdtool.core.tcp import listen
 from mdtool.core.tls import ServerTls
 from mdtool.services.http.log import http_log
@@ -15,6 +16,9 @@ from mdtool.services.http.log import http_log
 STOP_GRACE_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection may be idle, or a request incomplete; proxies keep theirs for 60."""
+
+_MAX_HEADER_BYTES: Final = MAX_TOKEN_CHARS + 1_024
+"""Of one header: that of the longest token fits in."""
 
 
 @contextlib.asynccontextmanager
@@ -71,6 +75,7 @@ async def serving(
         shutdown_timeout=grace_s,
         keepalive_timeout=KEEP_ALIVE_S,
         handler_cancellation=cancels_deserted,
+        max_field_size=_MAX_HEADER_BYTES,
     )
     await runner.setup()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Final
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -10,6 +11,8 @@ from aiohttp.log import ws_logger
 from aiohttp.web import RequestPayloadError
 
 _SHOWN_CHARS: Final = 80
+_CONTENT: Final = re.compile(r"[:'\"\n]")
+"""Behind it, aiohttp's message has what the client sent, which may be a token."""
 
 http_log: Final = logging.getLogger(__name__)
 """For aiohttp."""
@@ -21,7 +24,7 @@ class _ClientFaults(logging.Filter):
         if isinstance(error, RequestPayloadError):
             error = error.__cause__
         if isinstance(error, HttpProcessingError):
-            why = error.message.partition("\n")[0][:_SHOWN_CHARS]
+            why = _CONTENT.split(error.message, maxsplit=1)[0].rstrip()[:_SHOWN_CHARS]
             record.msg = f"{record.getMessage()}, which is not HTTP: {why}"
             record.args = record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
