@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import hmac
+import ipaddress
 import socket
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from mdtool.core.errors import UsageError
 from mdtool.services.alerts import webhooks
-from mdtool.services.alerts.webhooks import SIGNATURE, OutsideResolver, Webhooks, is_outside
+from mdtool.services.alerts.webhooks import SIGNATURE, Webhooks, is_outside
 from mdtool.services.http.listening import listening
 from tests.support.waiting import bounded
 
 SECRET = "a key of the test"
+FULL_WIDTH = "127.0.0.1".translate({ord(digit): ord(digit) + 0xFEE0 for digit in "0127"})
 
 
 class Hook:
@@ -148,10 +152,56 @@ async def test_a_webhook_that_nobody_serves_fails():
         ("::ffff:10.1.2.3", False),
         ("64:ff9b::a01:203", False),
         ("2002:a01:203::", False),
+        ("2002:7f00:1::", False),
+        ("2002:808:808::", True),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::808:808", True),
+        ("64:ff9b:1::808:808", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:7f00:1", False),
+        ("::ffff:8.8.8.8", True),
+        ("::127.0.0.1", False),
+        ("::", False),
+        ("::ffff:0:7f00:1", False),
+        ("fec0::1", False),
+        ("fc00::1", False),
+        ("ff0e::1", False),
+        ("100::1", False),
+        ("5f00::1", False),
+        ("4000::1", False),
+        ("2001::53aa:64c:0:7ffe:ff80:fffe", False),
+        ("2001:db8::1", False),
+        ("3fff::1", False),
+        ("2606:2800:220:1::1%eth0", False),
+        ("127.1", False),
+        ("0177.0.0.1", False),
+        ("0x7f000001", False),
+        ("2130706433", False),
+        ("134744072", True),
+        ("172.16.0.1", False),
+        ("172.32.0.1", True),
+        ("192.168.1.1", False),
+        ("192.0.0.8", False),
+        ("192.0.0.10", False),
+        ("192.0.2.1", False),
+        ("192.88.99.1", False),
+        ("198.18.0.1", False),
+        ("100.63.255.255", True),
+        ("100.127.255.255", False),
+        ("100.128.0.0", True),
+        ("233.252.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
     ],
 )
 def test_which_addresses_are_outside_the_network(address, is_public):
     assert is_outside(address) == is_public
+
+
+@pytest.mark.parametrize("text", ["", "example.com", "1.2.3.4.5", "1.2.3.256", "ß", FULL_WIDTH])
+def test_a_name_is_no_address(text):
+    with pytest.raises(ValueError, match="not an IP address"):
+        is_outside(text)
 
 
 async def test_a_name_of_an_address_inside_is_refused_before_anything_is_sent(monkeypatch):
@@ -164,19 +214,101 @@ async def test_a_name_of_an_address_inside_is_refused_before_anything_is_sent(mo
     assert hook.requests.empty()
 
 
-async def test_one_address_inside_is_enough_to_refuse_a_name():
-    class Names(AbstractResolver):
-        async def resolve(self, host, port=0, family=0):
-            found = ["93.184.216.34", *(["10.0.0.1"] if host == "mixed" else [])]
-            return [{"host": address, "port": port} for address in found]
+class Names(AbstractResolver):
+    """What a name leads to, a list of addresses for each time that somebody resolves it."""
 
-        async def close(self):
-            pass
+    def __init__(self, *answers):
+        self._answers = list(answers)
 
-    resolver = OutsideResolver(Names())
-    assert len(await resolver.resolve("public", 443)) == 1
-    with pytest.raises(OSError, match=r"mixed is 10\.0\.0\.1"):
-        await resolver.resolve("mixed", 443)
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        entry = {"hostname": host, "port": port, "family": family, "proto": 0, "flags": 0}
+        return [{**entry, "host": address} for address in found]
+
+    async def close(self):
+        pass
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Has names lead to some addresses, which are resolved for each request."""
+
+    def name(*answers):
+        connect = functools.partial(
+            aiohttp.TCPConnector, resolver=Names(*answers), use_dns_cache=False, force_close=True
+        )
+        monkeypatch.setattr(aiohttp, "TCPConnector", connect)
+
+    return name
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_name_that_leads_inside_later_is_refused_then(named, monkeypatch):
+    def is_first(address):  # 127.0.0.1 is outside here, 127.0.0.2 is inside: both are served
+        return ipaddress.ip_address(address) == ipaddress.ip_address("127.0.0.1")
+
+    monkeypatch.setattr(webhooks, "is_outside", is_first)
+    named(["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2", "127.0.0.1"])
+    hook = Hook()
+    app = web.Application()
+    app.router.add_post("/", hook.answer)
+    async with listening(app, "0.0.0.0", 0) as address:
+        port = str(address).rpartition(":")[2]
+        async with running(f"http://hook.example:{port}/", allows_inside=False) as hooks:
+            hooks.publish(b"1")
+            await counted(hooks, delivered=1)
+            hooks.publish(b"2")
+            await counted(hooks, failed=1, delivered=1)
+            assert hook.requests.qsize() == 1
+            hooks.publish(b"3")  # by the address outside
+            await counted(hooks, failed=1, delivered=2)
+    peers = [hook.requests.get_nowait()[0]["Host"] for _ in range(2)]
+    assert peers == [f"hook.example:{port}"] * 2
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "127.0.0.1",
+            "127.1",
+            "0x7f.1",
+            "0177.0.0.1",
+            "2130706433",
+            "0",
+            "localhost",
+        ),
+        *(FULL_WIDTH, "127。0。0。1", "①②⑦.⓪.⓪.①"),
+        *("[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]"),
+    ],
+)
+async def test_no_notation_of_a_host_leads_inside(host):
+    hook = Hook()
+    async with served(hook) as url:
+        port = url.rpartition(":")[2].removesuffix("/alerts")
+        # As an address at once, as a name once it is resolved.
+        with contextlib.suppress(UsageError):
+            async with running(f"http://{host}:{port}/alerts", allows_inside=False) as hooks:
+                hooks.publish(b"1")
+                await counted(hooks, failed=1)
+    assert hook.requests.empty()
+
+
+async def test_a_connection_is_refused_whatever_its_url_says(monkeypatch):
+    monkeypatch.setattr(webhooks._Webhook, "check_outside", lambda _: None)
+    hook = Hook()
+    async with served(hook) as url, running(url, allows_inside=False) as hooks:
+        hooks.publish(b"1")
+        await counted(hooks, failed=1)
+    assert hook.requests.empty()
+
+
+async def test_an_address_that_the_client_does_not_take_is_not_tried_again(caplog):
+    async with running("http://127.1/") as hooks:
+        hooks.publish(b"1")
+        hooks.publish(b"2")
+        await counted(hooks, failed=2)  # at once: there is no pause
+    assert "not a canonical IPv4 address" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -184,6 +316,9 @@ async def test_one_address_inside_is_enough_to_refuse_a_name():
     [
         ("ftp://example.com/", SECRET, "not a valid URL"),
         ("https:///alerts", SECRET, "not a valid URL"),
+        ("https://[::1/", SECRET, "not a valid URL"),
+        ("https://example.com:99999/", SECRET, "not a valid URL"),
+        ("https://example.com:port/", SECRET, "not a valid URL"),
         ("http://127.0.0.1/", SECRET, "--webhook-inside allows"),
         ("http://[::1]:80/", SECRET, "--webhook-inside allows"),
         ("https://example.com/", "", "webhook-secret"),

@@ -7,15 +7,14 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
+from yarl import URL
 
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
@@ -31,6 +30,10 @@ _LONGEST_DELAY_S: Final = 60.0
 _TIMEOUT_S: Final = 10.0
 _TRANSIENT: Final = frozenset({408, 425, 429})
 """What besides 5xx may be different the next time."""
+_V4_SPECIAL: Final = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("192.88.99.0/24"))
+"""Of protocols (RFC 6890) and of relays (RFC 7526): they are global, and no public server."""
+_V6_PUBLIC: Final = ipaddress.ip_network("2000::/3")
+_V6_DOCUMENTATION: Final = ipaddress.ip_network("3fff::/20")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -38,50 +41,74 @@ class InsideError(OSError):
     """An address is inside the network."""
 
 
+_FINAL: Final = (InsideError, aiohttp.InvalidURL)
+"""Errors that the next attempt would have, too."""
+
+
 def is_outside(address: str) -> bool:
-    """Return whether an IP address is a public one, in any of its notations."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        elif parsed.sixtofour is not None:
-            parsed = parsed.sixtofour
-        elif parsed in _NAT64:
-            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-    return parsed.is_global and not parsed.is_multicast
-
-
-class OutsideResolver(AbstractResolver):
-    """Resolves names, and refuses those with an address inside the network.
-
-    The connection goes to the addresses that were looked at, so that a name which changes in
-    between gains nothing.
+    """Return whether an IP address is that of a public server, in any of its notations.
 
     Parameters
     ----------
-    resolver : AbstractResolver, optional
+    address : str
+        Of IPv4 in any form that the system takes, such as `127.1`, or of IPv6. One with a zone is
+        of a link.
+
+    Raises
+    ------
+    ValueError
+        When it is not an IP address.
     """
+    plain, _, zone = address.partition("%")
+    try:
+        parsed = ipaddress.ip_address(plain)
+    except ValueError:
+        parsed = _short_form(plain)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = _carried(parsed)
+        if inner is None:
+            is_public = parsed in _V6_PUBLIC and parsed not in _V6_DOCUMENTATION
+            return is_public and parsed.is_global and not zone
+        parsed = inner
+    is_special = any(parsed in network for network in _V4_SPECIAL)
+    return parsed.is_global and not parsed.is_multicast and not is_special
 
-    def __init__(self, resolver: AbstractResolver | None = None) -> None:
-        self._resolver = resolver or DefaultResolver()
 
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        """Return the addresses of a host; raise InsideError where one is inside the network."""
-        found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type]
-        for each in found:
-            if not is_outside(each["host"]):
-                raise InsideError(f"{host} is {each['host']}, an address inside the network")
-        return found
+def _short_form(text: str) -> ipaddress.IPv4Address:
+    """Return an address of fewer parts, or of octal or hexadecimal ones."""
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(text))
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{text} is not an IP address") from error
 
-    async def close(self) -> None:
-        """Release what it uses."""
-        await self._resolver.close()
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the address of IPv4 that packets to one of IPv6 reach, None for others."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+def _outside_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+    """Make the socket of a connection, unless that would lead inside the network.
+
+    Every connection begins here, with the address that it goes to: of whatever notation in the
+    URL, and of whatever answer of the name server, which may be another one each time.
+    """
+    family, kind, protocol, _, address = info
+    if not is_outside(str(address[0])):
+        raise InsideError("is at an address inside the network; webhook-inside allows that")
+    return socket.socket(family, kind, protocol)
 
 
 def signature(secret: str, timestamp_s: int, body: bytes) -> str:
     """Return the value of the header `Mdtool-Signature`."""
     signed = hmac.new(secret.encode(), b"%d." % timestamp_s + body, hashlib.sha256)
     return f"t={timestamp_s},v1={signed.hexdigest()}"
+
+
+def _not_valid(url: str) -> UsageError:
+    return UsageError(f"--webhook {url}: is not a valid URL; give https://HOST/PATH")
 
 
 class Webhooks:
@@ -128,10 +155,10 @@ class Webhooks:
         """Send what is published until cancelled."""
         if not self._webhooks:
             return
-        resolver = None if self._allows_inside else OutsideResolver()
+        make_socket = None if self._allows_inside else _outside_socket
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=resolver),
+                connector=aiohttp.TCPConnector(socket_factory=make_socket),
                 timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
             ) as session,
@@ -145,12 +172,14 @@ class _Webhook:
     """One URL, and what waits for it."""
 
     def __init__(self, url: str, secret: str, counts: Counter[str]) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"--webhook {url}: is not a valid URL; give https://HOST/PATH")
-        self._url = url
-        self._host = parts.hostname
-        self._name = f"webhook {parts.scheme}://{parts.hostname}"
+        try:
+            self._url = URL(url)
+        except ValueError as error:
+            raise _not_valid(url) from error
+        if self._url.scheme not in {"http", "https"} or not self._url.host:
+            raise _not_valid(url)
+        self._host = self._url.host
+        self._name = f"webhook {self._url.scheme}://{self._host}"
         self._secret = secret
         self._counts = counts
         self._waiting: deque[bytes] = deque()
@@ -158,7 +187,10 @@ class _Webhook:
         self._is_failing = False
 
     def check_outside(self) -> None:
-        """Raise UsageError where the URL has an address inside the network; names are resolved."""
+        """Raise UsageError where the URL has an address inside the network.
+
+        What a name leads to is known when it is connected to.
+        """
         try:
             outside = is_outside(self._host)
         except ValueError:
@@ -222,7 +254,7 @@ class _Webhook:
             return f"no answer within {_TIMEOUT_S:g} s", True
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)
-            return str(cause) or type(cause).__name__, not isinstance(cause, InsideError)
+            return str(cause) or type(cause).__name__, not isinstance(cause, _FINAL)
         if 200 <= status < 300:
             return "", False
         if 300 <= status < 400:
