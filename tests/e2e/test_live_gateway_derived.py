@@ -168,18 +168,25 @@ class TestIntervals:
         assert texts(received)[3:] == ["OHLCVMsg 1 0", "End of interval for ohlcv-1h"]
         assert received[3].volume == 2
 
-    async def test_the_last_bar_of_a_day_has_the_symbols_of_that_day(self, tmp_path):
-        """Instrument 1 is another symbol on the second day, when the bar of the first closes."""
+    @pytest.mark.parametrize("next_day", [2, 4, 30])
+    @pytest.mark.parametrize("schema", ["ohlcv-1s", "ohlcv-1m", "ohlcv-1d"])
+    async def test_the_last_bar_of_a_day_has_the_symbols_of_that_day(
+        self, tmp_path, schema, next_day
+    ):
+        """Instrument 1 is another symbol on the next day, when the bar of the first closes."""
         path = write(
             tmp_path / "days.dbn",
-            header({"AAPL": {1: 1, 2: 2}, "MSFT": {1: 2, 2: 1}}),
+            header({"AAPL": {1: 1, next_day: 2}, "MSFT": {1: 2, next_day: 1}}),
             trade(1, MAY_1 + DAY - 1, 10, 1),
-            trade(1, MAY_1 + DAY + 1, 20, 1),
+            trade(1, MAY_1 + (next_day - 1) * DAY + 1, 20, 1),
         )
         async with gateway(path) as address:
-            received = await session(address, wants("AAPL", schema="ohlcv-1m"))
+            received = await session(address, wants("AAPL", schema=schema))
         bars = [each for each in received if isinstance(each, dbn.OHLCVMsg)]
         assert [(each.instrument_id, each.close // SECOND) for each in bars] == [(1, 10)]
+        ends = [each for each in received if isinstance(each, dbn.SystemMsg)][1:]
+        assert ends[0].ts_event == MAY_1 + DAY
+        assert len(ends) == 2  # the other one is of an interval without bars of AAPL
 
 
 class TestSharing:

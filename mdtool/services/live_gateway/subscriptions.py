@@ -97,9 +97,12 @@ class Subscription:
                 if mapping not in self._told:
                     self._told.add(mapping)
                     new.append(mapping)
+        if day < self._day:  # the stream has begun again, or was sought
+            self._ids_on.clear()
         self._ids_on[day] = np.array(sorted(ids), np.uint32)
         self._day = day
-        for old in [each for each in self._ids_on if each < day - 1]:
+        # What ends with a day is made when the next one begins, after a weekend perhaps.
+        for old in sorted(self._ids_on)[:-2]:
             del self._ids_on[old]
         return new, unresolved
 
@@ -118,9 +121,8 @@ class Subscription:
         """
         if not len(records):
             return np.zeros(0, np.bool_)
-        ids = self._ids_on[self._day] if day is None else self._ids_on.get(day)
-        if ids is None:
-            ids = self._ids_on[self._day]
+        known = [each for each in self._ids_on if day is not None and each <= day]
+        ids = self._ids_on[max(known, default=self._day)]
         if self.has_all:
             chosen = np.ones(len(records), np.bool_)
         elif len(ids) == 1:
@@ -141,7 +143,12 @@ class Subscription:
     @property
     def ids(self) -> Ids:
         """The ids of its instruments on the latest day; None for all."""
-        return None if self.has_all else frozenset(self._ids_on[self._day].tolist())
+        return None if self.has_all else self.named
+
+    @property
+    def named(self) -> frozenset[int]:
+        """The ids of its instruments that have a name on the latest day."""
+        return frozenset(self._ids_on[self._day].tolist())
 
     def _shown(self, found: dict[int, str]) -> dict[int, str]:
         """Return those of some ids that the client may read, by their raw symbols."""
