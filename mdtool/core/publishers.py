@@ -45,3 +45,11 @@ def publisher_name(publisher_id: int) -> str | None:
     Nor has 0 one, which stands for all publishers of a dataset.
     """
     return _NAMES[publisher_id - 1] if 0 < publisher_id <= len(_NAMES) else None
+
+
+def publisher_of(dataset: str) -> int:
+    """Return the number of a dataset's only publisher, 0 where it has several or is not known."""
+    numbers = [
+        number for number, name in enumerate(_NAMES, 1) if name.rpartition(".")[0] == dataset
+    ]
+    return numbers[0] if len(numbers) == 1 else 0

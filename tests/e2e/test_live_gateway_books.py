@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import databento_dbn as dbn
 import pytest
 
 from mdtool.wire.live import Start
@@ -38,8 +39,44 @@ async def test_the_book_in_priority_order_then_what_follows(tmp_path):
         received = await second.until(lambda received: len(received) == 13)
         assert [each.order_id for each in received[-2:-1]] == [23]
         second.send(wants("GOOG", schema="mbo", has_snapshot=True))
-        received = await second.until(lambda received: len(received) == 15)
-        assert texts(received)[-1] == "GOOG = GOOG 3"
+        received = await second.until(lambda received: len(received) == 16)
+        assert texts(received)[-2] == "GOOG = GOOG 3"
+        clear = received[-1]
+        assert (str(clear.action), clear.flags, clear.instrument_id) == ("R", 40 | 128, 3)
+
+
+@pytest.mark.parametrize("symbol", ["AAPL", "ALL_SYMBOLS"])
+async def test_books_without_orders(tmp_path, symbol):
+    orders = [
+        order(1, MAY_1 + 1, "A", "B", 5, 1, 21),
+        order(1, MAY_1 + 2, "C", "B", 5, 1, 21),
+    ]
+    path = write(tmp_path / "mbo.dbn", header({"AAPL": {1: 1}, "MSFT": {1: 2}}, "mbo"), *orders)
+    request = wants(symbol, schema="mbo", has_snapshot=True)
+    async with gateway(path, at_end="hold") as address, client(address) as held:
+        await held.login()
+        held.send(request, Start())
+        await held.until(lambda received: len(received) >= 2 + 2 * len(names(symbol)) + 2)
+        first = books(held.received)
+        held.send(request)
+        n_before = len(held.received)
+        await held.until(lambda received: len(received) >= n_before + 1 + 2 * len(names(symbol)))
+        later = books(held.received[n_before:])
+    empty = [(number, "R", 168) for number in names(symbol)]
+    assert first[: len(empty)] == empty
+    assert [action for _, action, _ in first[len(empty) :]] == ["A", "C"]
+    assert later == empty
+
+
+def names(symbol: str) -> list[int]:
+    """The ids that a symbol stands for."""
+    return [1] if symbol == "AAPL" else [1, 2]
+
+
+def books(received: list) -> list[tuple[int, str, int]]:
+    orders = [each for each in received if isinstance(each, dbn.MBOMsg)]
+    maybe_bad = 4  # the stream has begun without a snapshot
+    return [(each.instrument_id, str(each.action), each.flags & ~maybe_bad) for each in orders]
 
 
 async def test_a_gateway_without_snapshots(tmp_path):

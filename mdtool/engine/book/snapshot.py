@@ -251,6 +251,48 @@ def mbo_snapshot(
     return Batch(np.concatenate(parts), instruments, instrument)
 
 
+def empty_books(ids: Sequence[int], publisher_id: int, ts_ns: int) -> Records:
+    """Return snapshots of books without orders: an `R` each, flagged SNAPSHOT and LAST.
+
+    Parameters
+    ----------
+    ids : sequence of int
+        Those of their instruments.
+    publisher_id : int
+        0 where it is not known.
+    ts_ns : int
+        When they are empty.
+
+    Returns
+    -------
+    MBO[n]
+    """
+    records = _unfilled(len(ids))
+    records["publisher_id"] = publisher_id
+    records["instrument_id"] = ids
+    records["flags"] |= F_LAST
+    records["ts_event"] = records["ts_recv"] = ts_ns
+    records["action"] = b"R"
+    return records
+
+
+def with_empty_ended(records: Records) -> Records:
+    """Return snapshots as of `mbo_snapshot` in which books without orders are as `empty_books`.
+
+    Parameters
+    ----------
+    records : MBO[n]
+        Whole snapshots of books.
+    """
+    action = records["action"]
+    is_empty = np.zeros(len(records), np.bool_)
+    is_empty[:-1] = (action[:-1] == b"R") & (action[1:] == b"N")
+    ends = np.flatnonzero(is_empty) + 1
+    ended = records.copy()
+    ended["flags"][ends - 1] |= records["flags"][ends]
+    return np.delete(ended, ends)
+
+
 def _of_book(view: BookView) -> Records:
     clear = _blank(view, 1)
     clear["action"] = b"R"
@@ -284,15 +326,21 @@ def _of_side(view: BookView, side: Side) -> Records:
 
 def _blank(view: BookView, n: int) -> Records:
     """Return records of a book's snapshot that are yet to be filled."""
-    records = np.zeros(n, MBO)
-    records["length"] = record_length(MBO)
-    records["rtype"] = RTYPE_MBO
+    records = _unfilled(n)
     records["publisher_id"] = view.publisher_id
     records["instrument_id"] = view.instrument_id
-    records["price"] = UNDEF_PRICE
-    records["side"] = b"N"
-    records["flags"] = F_SNAPSHOT
     records["ts_event"] = view.ts_event
     records["ts_recv"] = view.ts_recv
     records["sequence"] = view.sequence
+    return records
+
+
+def _unfilled(n: int) -> Records:
+    """Return records of a snapshot without a book, an action and times."""
+    records = np.zeros(n, MBO)
+    records["length"] = record_length(MBO)
+    records["rtype"] = RTYPE_MBO
+    records["price"] = UNDEF_PRICE
+    records["side"] = b"N"
+    records["flags"] = F_SNAPSHOT
     return records

@@ -16,7 +16,9 @@ from mdtool.adapters.dbn_bytes import DbnBytes
 from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
 from mdtool.core.permissions import Access
+from mdtool.core.publishers import publisher_of
 from mdtool.core.records import Records
+from mdtool.engine.book.snapshot import empty_books, with_empty_ended
 from mdtool.engine.derived import Made
 from mdtool.services.dbn_access import FEED_OF_SCHEMA
 from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
@@ -426,13 +428,25 @@ class Stream:
             self._send_snapshot(subscription)
 
     def _send_snapshot(self, subscription: Subscription) -> None:
-        """Send the books as they are at the live point, from which on the records follow."""
-        subscription.begin = self._run.position
-        for records in self._run.snapshot(subscription.ids):
+        """Send the books as they are at the live point, from which on the records follow.
+
+        Those without orders are sent too, so that the client knows that it has all of them.
+        """
+        run = self._run
+        subscription.begin = run.position
+        empty = set(subscription.named)
+        for records in run.snapshot(subscription.ids):
             if records.dtype == MBO and len(records):
                 orders = records[subscription.selects(records)]
-                orders["flags"][orders["action"] == b"R"] |= F_BAD_TS_RECV
-                self._output.data(orders)
+                empty.difference_update(orders["instrument_id"].tolist())
+                self._send_books(with_empty_ended(orders))
+        publisher_id = publisher_of(run.metadata.dataset)
+        ts_ns = run.latest_ns if run.latest_ns > 0 else self._pass.begin_ns
+        self._send_books(empty_books(sorted(empty), publisher_id, ts_ns))
+
+    def _send_books(self, snapshot: Records) -> None:
+        snapshot["flags"][snapshot["action"] == b"R"] |= F_BAD_TS_RECV
+        self._output.data(snapshot)
 
     def _unsubscribe(self, request: Unsubscribe) -> None:
         missing = self._subscriptions.remove(request)
