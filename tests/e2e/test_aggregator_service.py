@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
@@ -17,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from mdtool.adapters import rpc
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError
 from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
 from tests.support import services
@@ -127,6 +129,42 @@ async def test_a_stop_ends_readers_in_order_and_frees_the_port(free_port):
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", free_port))
         free.listen()
+
+
+async def test_a_stop_leaves_no_task_of_a_call():
+    """The loop's end would cancel it, and gRPC print that."""
+    server = GrpcServer()
+    n_calls, n_waiting, are_there = 50, 0, asyncio.Event()
+
+    class Silent:
+        """Answers no call, and ends one in several steps."""
+
+        async def answer(self, *_: object) -> None:
+            nonlocal n_waiting
+            n_waiting += 1
+            if n_waiting == n_calls:
+                are_there.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                for _step in range(100):
+                    await asyncio.sleep(0)
+
+        def __getattr__(self, _name: str) -> Callable[..., Awaitable[None]]:
+            return self.answer
+
+    server.add(Silent())
+    address = server.bind("127.0.0.1", 0)
+    async with server, bounded():
+        channel = grpc.aio.insecure_channel(address)
+        request = marketdata_pb2.StreamPositionRequest()
+        calls = [rpc.Stub(channel).GetStreamPosition(request) for _ in range(n_calls)]
+        sent = [asyncio.ensure_future(each.code()) for each in calls]
+        await are_there.wait()
+    left = {getattr(task.get_coro(), "__name__", "") for task in asyncio.all_tasks()}
+    assert "_schedule_rpc_coro" not in left
+    await asyncio.gather(*sent)
+    await channel.close()
 
 
 def command(*arguments, **options):

@@ -49,6 +49,9 @@ _CERTIFICATE: Final = "x509_pem_cert"
 _STOP_GRACE_S: Final = 0.5
 """How long calls may continue once the server stops: readers end by themselves, writers resend."""
 
+_CALL_TASK: Final = "_schedule_rpc_coro"
+"""What gRPC calls the coroutine of a call."""
+
 
 class Call:
     """A call of a client that was admitted, as servicers see it.
@@ -247,6 +250,21 @@ class GrpcServer:
             watching.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(_STOP_GRACE_S)
+        await _calls_ended()
+
+
+async def _calls_ended() -> None:
+    """Wait for gRPC's tasks of calls that have ended.
+
+    Its server does not, and prints the CancelledError of one that the end of the loop cancels.
+    """
+    calls = [
+        task
+        for task in asyncio.all_tasks()
+        if getattr(task.get_coro(), "__name__", "") == _CALL_TASK
+    ]
+    if calls:
+        await asyncio.wait(calls, timeout=_STOP_GRACE_S)
 
 
 def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
