@@ -16,7 +16,7 @@ from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import format_duration, format_price, format_time
 from mdtool.wire.dbn import DbnDecoder, Run
 from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPE_DEFINITION
-from mdtool.wire.source_stream import lot_steps
+from mdtool.wire.lot_definitions import lot_steps
 
 _FIRST_BYTES: Final = 1 << 18
 _CHUNK_BYTES: Final = 1 << 20

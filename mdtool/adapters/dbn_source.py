@@ -22,7 +22,7 @@ from mdtool.wire.dbn import DbnDecoder, Run
 from mdtool.wire.dbn_mappings import appended_mappings
 from mdtool.wire.dbn_metadata import with_schema
 from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPE_DEFINITION, RTYPES, SCHEMAS
-from mdtool.wire.source_stream import lot_steps
+from mdtool.wire.lot_definitions import lot_definitions, lot_steps
 
 log = logging.getLogger(__name__)
 
@@ -352,7 +352,9 @@ class DbnSource(ClosesOnExit):
     def _check_schema(self, runs: Iterable[Run]) -> None:
         """Name no schema where the header's is not that of any of the first records."""
         named = self.metadata.schema
-        rtypes = {int(run.records["rtype"][0]) for run in runs} - CONTROL_RTYPES
+        rtypes = {
+            int(run.records["rtype"][0]) for run in runs if not _tells_lots(run.records)
+        } - CONTROL_RTYPES
         if named is None or not rtypes or RTYPES[str(named)] in rtypes:
             return
         found = sorted(SCHEMAS.get(rtype, f"rtype {rtype}") for rtype in rtypes)
@@ -410,7 +412,8 @@ class DbnSource(ClosesOnExit):
             if rtype == RTYPE_SYMBOL_MAPPING:
                 self._resolver.learn(wanted)
             elif rtype == RTYPE_DEFINITION:
-                self.instruments.give_lots(self.name, lot_steps(wanted))
+                given = lot_definitions(wanted)
+                self.instruments.give_lots(self.name, lot_steps(wanted), given)
             self._warnings.take(wanted)
             yield self._resolver.batch(wanted, ts_out)
 
@@ -436,3 +439,8 @@ class DbnSource(ClosesOnExit):
                 counted(unknown.total(), "record"),
                 ", ".join(map(str, sorted(unknown))),
             )
+
+
+def _tells_lots(records: Records) -> bool:
+    """Return whether records of one rtype are definitions that come with those of any schema."""
+    return int(records["rtype"][0]) == RTYPE_DEFINITION and bool(lot_definitions(records))

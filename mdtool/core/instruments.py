@@ -115,11 +115,14 @@ class Instruments:
     ----------
     lots : dict of str to int
         What one unit of size stands for, in units of 1e-9, by symbol, where a live source gave it.
+    definitions : dict of str to structured array, shape (1,)
+        The records that said so.
     """
 
     def __init__(self, consolidates: bool = False) -> None:
         self.consolidates = consolidates
         self.lots: dict[str, int] = {}
+        self.definitions: dict[str, npt.NDArray[np.void]] = {}
         self._datasets: dict[str, DatasetNames] = {}
         self._instruments: list[Instrument] = []
         self._identities: list[Hashable] = []
@@ -140,8 +143,20 @@ class Instruments:
     def __iter__(self) -> Iterator[Instrument]:
         return iter(self._instruments)
 
-    def give_lots(self, source: str, lots: Mapping[str, int]) -> None:
+    def give_lots(
+        self,
+        source: str,
+        lots: Mapping[str, int],
+        definitions: Mapping[str, npt.NDArray[np.void]],
+    ) -> None:
         """Take the lots of symbols, which stay the same as long as the table is used.
+
+        Parameters
+        ----------
+        source : str
+            The name of the stream in errors.
+        lots, definitions : mapping
+            As the attributes.
 
         Raises
         ------
@@ -155,6 +170,7 @@ class Instruments:
                     f"{source}: the lot of {symbol} is {format_price(lot)}, and "
                     f"{format_price(known)} before; read what has another lot by itself"
                 )
+            self.definitions.setdefault(symbol, definitions[symbol])
 
     def dataset_names(self, source: str, metadata: dbn.Metadata | None = None) -> DatasetNames:
         """Return the names of a stream's dataset, to which those of its header are added.

@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.units import PRICE_SCALE
+
 MAX_SYMBOL_CHARS: Final = 70
 
 
@@ -86,6 +88,12 @@ class SymbolTable:
     def lot(self, index: int) -> int | None:
         """Return the lot of a symbol, None where it has none."""
         return self._lots.get(index)
+
+    def fractions(self) -> dict[str, int]:
+        """Return the lots by symbol that are not 1, without which sizes would be misread."""
+        return {
+            self._symbols[index]: lot for index, lot in self._lots.items() if lot != PRICE_SCALE
+        }
 
     def lots_since(self, number: int) -> list[tuple[int, int]]:
         """Return lots by the index of their symbol, for a peer that has the first `number`."""

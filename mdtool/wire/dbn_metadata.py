@@ -90,6 +90,12 @@ def derived(metadata: dbn.Metadata, schema: str | None) -> dbn.Metadata:
     return _rebuilt(metadata, schema=_schema(schema), ts_out=False)
 
 
+def is_live(metadata: dbn.Metadata) -> bool:
+    """Return whether a stream is of a live session, whose header says nothing of its records."""
+    unset = (metadata.stype_in, metadata.end)
+    return all(each is None for each in unset) and not metadata.mappings
+
+
 def without_ts_out(metadata: dbn.Metadata) -> dbn.Metadata:
     """Return the metadata of the same stream without the time at which each record was sent."""
     return _rebuilt(metadata, ts_out=False) if metadata.ts_out else metadata

@@ -34,20 +34,17 @@ from mdtool.core.units import (
     format_price,
     parse_time,
 )
-from mdtool.wire.dbn import encode_metadata
-from mdtool.wire.dbn_metadata import make_metadata
-from mdtool.wire.dbn_records import DTYPES, RTYPE_DEFINITION
-from mdtool.wire.live_records import MAX_SYSTEM_CHARS, encode_mapping
+from mdtool.wire.dbn_records import DBN_VERSION
+from mdtool.wire.live_records import MAX_SYSTEM_CHARS, encode_mapping, metadata
+from mdtool.wire.lot_definitions import lot_definition
 
 MAX_SIZE: Final = UNDEF_ORDER_SIZE - 1
 """The most lots of one record."""
 _MAX_PARTS: Final = 1024
 """The most records of one trade; what is larger is no trade."""
-LOT_UNIT: Final = "LOT"
 _KNOWN_IDS: Final = 4096
 """How many trade ids of a symbol are remembered, to leave out what a source repeats."""
 _RAW_SYMBOL: Final = "raw_symbol"
-_DEFINITION: Final = DTYPES[RTYPE_DEFINITION]
 _LAST_SECONDS: Final = 64
 _SECOND_CHARS: Final = len("2026-12-02T00:00:00")
 NO_TIME_NS: Final = 0
@@ -246,8 +243,9 @@ class SourceEncoder:
         self._trades: list[tuple[object, ...]] = []
         self._quotes: list[tuple[object, ...]] = []
         self._ts_recv = start_ns
-        metadata = make_metadata(dataset, None, start_ns)
-        self._encoded = bytearray(encode_metadata(metadata))
+        self._encoded = bytearray(
+            metadata(dataset, start_ns, has_ts_out=False, version=DBN_VERSION)
+        )
 
     def add(self, events: Iterable[Event], ts_recv_ns: int) -> None:
         """Take what one message brought, and when; times of reception never go back."""
@@ -380,13 +378,9 @@ class SourceEncoder:
         self._encoded += encode_mapping(
             instrument.instrument_id, _RAW_SYMBOL, symbol, symbol, self._ts_recv
         )
-        definition = _undefined().copy()
-        definition["instrument_id"] = definition["raw_instrument_id"] = instrument.instrument_id
-        definition["ts_event"] = definition["ts_recv"] = self._ts_recv
-        definition["raw_symbol"] = symbol.encode()
-        definition["instrument_class"] = self._class.encode()
-        definition["unit_of_measure"] = LOT_UNIT.encode()
-        definition["unit_of_measure_qty"] = step
+        definition = lot_definition(
+            instrument.instrument_id, symbol, step, self._ts_recv, self._class
+        )
         self._encoded += definition.tobytes()
 
 
@@ -407,15 +401,6 @@ def encode_gap(reason: str, ts_ns: int) -> bytes:
 def _encode_text(text: str, ts_ns: int) -> bytes:
     said = text.encode("ascii", "replace").decode()[:MAX_SYSTEM_CHARS]
     return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=said))
-
-
-def lot_steps(definitions: Records) -> dict[str, int]:
-    """Return the lots in definition records, in units of 1e-9, by symbol."""
-    unit = LOT_UNIT.encode()
-    return {
-        each["raw_symbol"].decode("ascii", "replace"): int(each["unit_of_measure_qty"])
-        for each in definitions[definitions["unit_of_measure"] == unit]
-    }
 
 
 _TRADE_ROW: Final = np.dtype(
@@ -453,19 +438,3 @@ def _records(dtype: np.dtype[np.void], rtype: int, action: bytes, rows: Records)
     records["rtype"] = rtype
     records["action"] = action
     return records
-
-
-@functools.cache
-def _undefined() -> Records:
-    """Return a definition of which nothing is known."""
-    record = np.zeros(1, _DEFINITION)
-    for name in _DEFINITION.names or ():
-        kind = _DEFINITION[name]
-        if kind.kind in "iu":
-            record[name] = np.iinfo(kind).max
-    for name in ("publisher_id", "leg_count", "leg_index", "leg_instrument_id"):
-        record[name] = 0
-    record["length"], record["rtype"] = record_length(_DEFINITION), RTYPE_DEFINITION
-    record["match_algorithm"], record["security_update_action"] = b" ", b"A"
-    record["user_defined_instrument"], record["leg_side"] = b"N", b"N"
-    return record

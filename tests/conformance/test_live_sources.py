@@ -16,7 +16,7 @@ from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM, RTYPE_TRADE
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.stream_warnings import warnings_in
 from mdtool.wire.dbn_records import RTYPE_DEFINITION
-from mdtool.wire.source_stream import lot_steps
+from mdtool.wire.lot_definitions import lot_steps
 from tests.support.live_sources import AT_NS, SERVERS, Binance, reading, subscribed
 from tests.support.services import logged
 from tests.support.waiting import bounded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from mdtool.adapters.datasets.trade_rows import COLUMNS, TradeRows
 from mdtool.core.errors import InputError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.trades import Trades
-from mdtool.core.units import UNDEF_PRICE
+from mdtool.core.units import UNDEF_PRICE, format_price
 from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
 TYPES: Final = {
@@ -147,6 +148,22 @@ class Tables:
         if not is_symbol(text):
             raise InputError(f"{where}: {text[:MAX_SYMBOL_CHARS]!r} is not a valid symbol")
         return self.symbols.intern(text)
+
+    def give_lots(self, where: str, lots: Mapping[str, int]) -> None:
+        """Give those of the symbols that are in the table their lots.
+
+        Raises
+        ------
+        InputError
+            When one has another lot already.
+        """
+        for symbol, lot in lots.items():
+            index = self.symbols.find(symbol)
+            if index is not None and (own := self.symbols.give_lot(index, lot)) != lot:
+                raise InputError(
+                    f"{where}: the lot of {symbol} is {format_price(lot)}, and {format_price(own)} "
+                    "in another file; import them into stores of their own"
+                )
 
     def stream(self, where: str, text: str) -> int:
         """Return the index of a stream.

@@ -1,5 +1,7 @@
 """DBN files of a dataset: the trades schema, with the symbols of each file in its metadata.
 
+Where sizes of a symbol are lots, its definition record comes first, and the header names no schema.
+
 `ts_event` is the exchange's time, `ts_recv` that of the ingest server. DBN has neither streams nor
 volumes of 64 bits: streams are omitted, so that a reader takes each file for a stream of its own,
 and larger volumes are rejected.
@@ -20,11 +22,13 @@ from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.errors import OutputError
 from mdtool.core.records import Records
 from mdtool.core.trades import Trades
-from mdtool.core.units import UNDEF_ORDER_SIZE, format_time
+from mdtool.core.units import PRICE_SCALE, UNDEF_ORDER_SIZE, format_time
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
+from mdtool.wire.lot_definitions import lot_definition
 
 DATASET: Final = "MDTOOL.STORE"
+TRADES: Final = "trades"
 _RECORDS: Final = ".records"
 _NOTHING: Final = np.iinfo(np.int64)
 
@@ -38,6 +42,7 @@ class DbnWriter:
         self._records = self._records_path.open("wb")
         self._ids = np.zeros(0, np.uint32)
         self._instruments: dict[int, str] = {}
+        self._lots: dict[int, int] = {}
         self._first_ns, self._last_ns = _NOTHING.max, _NOTHING.min
 
     def write(self, rows: TradeRows) -> None:
@@ -54,14 +59,18 @@ class DbnWriter:
         self._records.close()
         with self._path.open("wb") as file, self._records_path.open("rb") as records:
             file.write(encode_metadata(self._metadata()))
+            for number, lot in self._lots.items():
+                symbol = self._instruments[number]
+                file.write(lot_definition(number, symbol, lot, self._first_ns).tobytes())
             shutil.copyfileobj(records, file, 1 << 20)
         self._records_path.unlink()
 
     def _metadata(self) -> dbn.Metadata:
         if not self._instruments:
-            return make_metadata(DATASET, "trades", 0, None)
+            return make_metadata(DATASET, TRADES, 0, None)
+        schema = None if self._lots else TRADES
         end_ns = self._last_ns + 1
-        return make_metadata(DATASET, "trades", self._first_ns, end_ns, self._instruments)
+        return make_metadata(DATASET, schema, self._first_ns, end_ns, self._instruments)
 
     def _instrument_ids(self, rows: TradeRows) -> NDArray[np.uint32]:
         """Return the rows' instruments, numbered from 1 in order of appearance in the file."""
@@ -71,8 +80,11 @@ class DbnWriter:
         used, first = np.unique(rows.trades.symbol, return_index=True)
         for index in used[np.argsort(first)].tolist():
             if self._ids[index] == 0:
-                self._ids[index] = len(self._instruments) + 1
-                self._instruments[len(self._instruments) + 1] = rows.symbols[index]
+                number = self._ids[index] = len(self._instruments) + 1
+                self._instruments[number] = rows.symbols[index]
+                lot = rows.symbols.lot(index) or PRICE_SCALE
+                if lot != PRICE_SCALE:
+                    self._lots[number] = lot
         return self._ids[rows.trades.symbol]
 
 

@@ -24,6 +24,11 @@ class Writer(Protocol):
 
     name: str
 
+    @property
+    def is_waiting(self) -> bool:
+        """As `Destination.is_waiting`."""
+        ...
+
     def write_head(self, data: bytes | memoryview) -> None:
         """As `Destination.write_head`."""
         ...
@@ -76,6 +81,11 @@ class Destination:
         self._head = b""
         """The first bytes of a file that is not created yet."""
         self._fd = sys.stdout.fileno() if path is None else _opened(path, replaces)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is a file that is not created before there is more than its head."""
+        return self._fd is None
 
     def write_head(self, data: bytes | memoryview) -> None:
         """Write the head: at once, or in a file together with the first bytes after it.
@@ -162,6 +172,11 @@ class ZstdDestination:
         self.name = destination.name
         self._destination = destination
         self._compressor = zstandard.ZstdCompressor().compressobj()
+
+    @property
+    def is_waiting(self) -> bool:
+        """As `Destination.is_waiting`."""
+        return self._destination.is_waiting
 
     def write_head(self, data: bytes | memoryview) -> None:
         """As `Destination.write_head`."""

@@ -14,6 +14,8 @@ from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_mappings import MappingRepeater
+from mdtool.wire.dbn_metadata import is_live, with_schema
+from mdtool.wire.lot_definitions import LotRepeater
 from mdtool.wire.text import TextEncoder
 
 if TYPE_CHECKING:
@@ -23,17 +25,30 @@ _HELD_BYTES: Final = 1 << 16
 
 
 class DbnOutput:
-    """DBN v3; a stream gets its header at once."""
+    """DBN v3; a stream gets its header at once, a file with its first records.
+
+    The header names a schema only where no record is of another one, for readers take every record
+    for one of that schema: not of a live session, whose symbols are in mapping records, nor where
+    definitions tell lots.
+    """
 
     def __init__(self, destination: Writer, metadata: dbn.Metadata) -> None:
         self._destination = destination
         self._mappings = MappingRepeater(metadata)
-        destination.write_head(encode_metadata(metadata))
+        self._lots = LotRepeater()
+        self._metadata = with_schema(metadata, None) if is_live(metadata) else metadata
+        self._has_header = False
+        if not destination.is_waiting:
+            self._write_header()
 
     def write(self, batch: Batch | Interleaved) -> None:
         """Write records at once."""
-        for data in self._mappings.encode(batch):
-            self._destination.write(data)
+        if not self._has_header and batch.instruments.lots:
+            self._metadata = with_schema(self._metadata, None)
+        self._write_header()
+        for part in self._lots.feed(batch):
+            for data in self._mappings.encode(part):
+                self._destination.write(data)
 
     def flush(self) -> None:
         """Write what a compressed file buffers; nothing else is."""
@@ -41,7 +56,13 @@ class DbnOutput:
 
     def close(self) -> None:
         """Close the file."""
+        self._write_header()
         self._destination.close()
+
+    def _write_header(self) -> None:
+        if not self._has_header:
+            self._has_header = True
+            self._destination.write_head(encode_metadata(self._metadata))
 
 
 class JsonOutput:

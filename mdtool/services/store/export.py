@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ from mdtool.adapters.stores import TradeHistory
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, TradePage
 from mdtool.core.errors import InputError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.units import NS_PER_DAY
+from mdtool.core.units import NS_PER_DAY, format_price
 
+log = logging.getLogger(__name__)
+
+_CSV: Final = "csv"
 _ROWS: Final = 1 << 18
 """Trades in memory at once, unless more share one moment."""
 
@@ -74,6 +78,12 @@ def export(trades: StoredTrades, spec: DatasetSpec, progress: Callable[[int], No
         of it remains.
     """
     extension = f".{spec.format}"
+    if spec.format == _CSV and (lots := trades.symbols.fractions()):
+        symbol, lot = next(iter(lots.items()))
+        log.warning(
+            "%s: CSV has volumes alone: of %s symbols they are lots, such as %s of %s",
+            *(spec.path, f"{len(lots):,}", format_price(lot), symbol),
+        )
     with staged(spec.path, extension, spec.replaces, is_folder=bool(spec.keys)) as path:
         with PartitionedWriter(path, spec.format, spec.keys) as writer:
             for rows in trades.by_symbol() if SYMBOL in spec.keys else trades.by_time():
@@ -99,7 +109,7 @@ class StoredTrades:
     Attributes
     ----------
     symbols : SymbolTable
-        Those of the selected symbols that have trades at any time, in order.
+        Those of the selected symbols that have trades at any time, in order, with their lots.
     count : int
         The number of their trades at any time.
     last_ns : int
@@ -120,6 +130,7 @@ class StoredTrades:
         self.last_ns = max((t.last_trade_at_ns for t in totals), default=self._start_ns)
         self._counts = [t.trade_count for t in totals]
         self.symbols = SymbolTable(t.symbol for t in totals)
+        self.symbols.give_lots({t.symbol: t.lot for t in totals if t.lot})
         self.count = sum(self._counts)
         # By id, so that the order does not depend on the store's numbers of streams.
         self._streams = SymbolTable(sorted(s.stream_id for s in history.streams()))

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mdtool.adapters.datasets.dbn import DATASET, check_volumes, trade_records
+from mdtool.adapters.datasets.dbn import DATASET, TRADES, check_volumes, trade_records
 from mdtool.adapters.dbn_source import ClosesOnExit
 from mdtool.core.batch import Batch, Resolver
 from mdtool.core.errors import InputError
 from mdtool.core.instruments import Instruments
 from mdtool.services.store.export import StoredTrades
 from mdtool.wire.dbn_metadata import make_metadata
+from mdtool.wire.lot_definitions import lot_definition
 
 
 class StoredSource(ClosesOnExit):
@@ -45,10 +46,20 @@ class StoredSource(ClosesOnExit):
         if self.begin_ns is None:
             raise InputError(f"{name}: has no such trades")
         named = dict(enumerate(trades.symbols, start=1))
-        self.metadata = make_metadata(
-            DATASET, "trades", self.begin_ns, max(trades.last_ns, self.begin_ns) + 1, named
-        )
+        lots = trades.symbols.fractions()
+        end_ns = max(trades.last_ns, self.begin_ns) + 1
+        schema = None if lots else TRADES
+        self.metadata = make_metadata(DATASET, schema, self.begin_ns, end_ns, named)
         self.instruments = Instruments()
+        self.instruments.give_lots(
+            name,
+            lots,
+            {
+                symbol: lot_definition(number, symbol, lots[symbol], self.begin_ns)
+                for number, symbol in named.items()
+                if symbol in lots
+            },
+        )
         self._resolver = Resolver(self.instruments, name, self.metadata)
 
     def __iter__(self) -> Iterator[Batch]:
