@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
@@ -31,6 +31,7 @@ from mdtool.services.send.ticks import open_ticks
 _DEPTH: Final = 10
 _PAGE: Final = 10_000
 
+_Rows: TypeAlias = Sequence[dict[str, Any]]
 Progress = Callable[[int], None]
 """Called now and then with the number of rows so far."""
 
@@ -123,23 +124,26 @@ async def digest_gateway(address: str, symbols: Sequence[str], token: str = "") 
         When it cannot be reached, or answers with an error.
     """
     digest = TradeDigest()
-    tls = http_options("gateway", address)
-    url = f"{'https' if tls else 'http'}://{address}"
-    async with aiohttp.ClientSession(url, headers=bearer_header(token)) as http:
-        get = functools.partial(http.get, **tls)
+    async with _rest(address, token) as pages:
         for symbol in symbols:
-            parameters = {"limit": str(_PAGE), "order": "asc"}
-            while True:
-                rows, after = await _page(get, address, symbol, parameters)
-                if rows:
-                    digest.take(trades_of_rows(symbol, rows))
-                if after is None:
-                    break
-                parameters["cursor"] = after
+            async for rows in pages(f"trades/{quote(symbol, safe='')}", order="asc"):
+                digest.take(trades_of_rows(symbol, rows))
     return digest
 
 
-def trades_of_rows(symbol: str, rows: Sequence[dict[str, Any]]) -> NamedTrades:
+async def _symbols(address: str, token: str) -> list[str]:
+    """Return all symbols that a gateway knows.
+
+    Raises
+    ------
+    PeerError
+        As `digest_gateway`.
+    """
+    async with _rest(address, token) as pages:
+        return [row["symbol"] async for rows in pages("symbols") for row in rows]
+
+
+def trades_of_rows(symbol: str, rows: _Rows) -> NamedTrades:
     """Return rows of the feed of trades, as REST and `/stream` have them, as columns."""
     times = np.array([parse_time(row["timestamp"]) for row in rows], np.int64)
     return NamedTrades(
@@ -155,7 +159,7 @@ def trades_of_rows(symbol: str, rows: Sequence[dict[str, Any]]) -> NamedTrades:
 
 
 async def check_gateway(address: str, expected: TradeDigest, token: str = "") -> SymbolDigest:
-    """Compare the trades that a gateway serves with those expected; return their digest.
+    """Compare all trades that a gateway serves with those expected; return their digest.
 
     Raises
     ------
@@ -164,7 +168,8 @@ async def check_gateway(address: str, expected: TradeDigest, token: str = "") ->
     CheckError
         When they differ.
     """
-    served = await digest_gateway(address, list(expected.symbols), token)
+    symbols = dict.fromkeys([*expected.symbols, *await _symbols(address, token)])
+    served = await digest_gateway(address, list(symbols), token)
     found = differences(expected.by_symbol(), served.by_symbol())
     if found:
         more = f" and {len(found) - 1} other symbols" if len(found) > 1 else ""
@@ -175,13 +180,34 @@ async def check_gateway(address: str, expected: TradeDigest, token: str = "") ->
     return served.total()
 
 
+@contextlib.asynccontextmanager
+async def _rest(address: str, token: str) -> AsyncIterator[Callable[..., AsyncIterator[_Rows]]]:
+    """Yield a function that requests all pages of a path of REST version 2."""
+    tls = http_options("gateway", address)
+    url = f"{'https' if tls else 'http'}://{address}"
+    async with aiohttp.ClientSession(url, headers=bearer_header(token)) as http:
+        get = functools.partial(http.get, **tls)
+
+        async def pages(path: str, **parameters: str) -> AsyncIterator[_Rows]:
+            query = {"limit": str(_PAGE), **parameters}
+            while True:
+                rows, after = await _page(get, address, path, query)
+                if rows:
+                    yield rows
+                if after is None:
+                    return
+                query["cursor"] = after
+
+        yield pages
+
+
 async def _page(
-    get: Callable[..., Any], address: str, symbol: str, parameters: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return a page of a symbol's trades, and the cursor of the next; none of an unknown symbol."""
-    path = f"/api/v2/trades/{quote(symbol, safe='')}"
+    get: Callable[..., Any], address: str, path: str, parameters: Mapping[str, str]
+) -> tuple[_Rows, str | None]:
+    """Return a page, and the cursor of the next; none of an unknown symbol."""
     try:
-        async with get(URL(path, encoded=True), params=parameters) as answer:
+        url = URL(f"/api/v2/{path}", encoded=True)
+        async with get(url, params=parameters) as answer:
             envelope = await answer.json()
             if answer.status == HTTPStatus.NOT_FOUND:
                 return [], None

@@ -126,6 +126,10 @@ async def test_tcp_stores_rest_and_stream(trades, tmp_path):
         output_of("replay-dbn", trades, "-q", "-l", N_TRADES + 1, "-o", other)
         output_of("replay-dbn", trades, "-q", "-l", 10, "--symbols", symbols[0], "-f", "-o", other)
         differs = await asyncio.to_thread(check, addresses, "--digest", str(other))
+        fewer = tmp_path / "fewer.dbn"
+        named = ("--symbols", ",".join(symbols[1:]))
+        output_of("replay-dbn", trades, "-q", *named, "-o", fewer)
+        has_more = await asyncio.to_thread(check, addresses, "--digest", str(fewer))
         (store,) = (tmp_path / "data").rglob("*.db")
         assert digest(f"sqlite:///{store}") == expected
     assert totals(streamed) == expected
@@ -133,6 +137,8 @@ async def test_tcp_stores_rest_and_stream(trades, tmp_path):
     assert expected.split()[0] in same.stdout
     assert differs.returncode == 1
     assert f"other trades than expected ({symbols[0]}: 10 and " in differs.stderr
+    assert has_more.returncode == 1
+    assert f"other trades than expected ({symbols[0]}: 0 and " in has_more.stderr
 
 
 @contextlib.asynccontextmanager

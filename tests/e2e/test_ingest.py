@@ -147,6 +147,9 @@ async def test_a_rejected_key_ends_the_command(tmp_path):
         (["kraken", "é"], "is not a symbol"),
         (["kraken", "BTC/USD", "--schema", "mbp-1"], "the source has trades"),
         (["kraken", "BTC/USD", "--lot", "1"], "is not SYMBOL=STEP"),
+        (["kraken", "BTC/USD", "--lot", "BTC/USDT=1"], "requested; did you mean 'BTC/USD'?"),
+        (["binance", "btcusdt", "--lot", "btcusdt=1"], "requested; choose from BTCUSDT"),
+        (["databento", "ES.c.0", "--dataset", "X", "--lot", "A=1"], "sends its own sizes"),
         (["alpaca", "A", "--dataset", "nope"], "needs a key; set APCA_API_KEY_ID and"),
     ],
 )

@@ -49,7 +49,7 @@ class AlpacaSession:
     dataset = "ALPACA"
 
     def __init__(self, request: Request) -> None:
-        self._symbols = list(dict.fromkeys(request.symbols))
+        self.symbols = list(dict.fromkeys(request.symbols))
         self._keys = request.keys
         self._feed = request.config.dataset or _FEEDS[0]
         if self._feed not in _FEEDS:
@@ -63,7 +63,7 @@ class AlpacaSession:
 
     def begin(self) -> Iterator[Event]:
         """As `Session.begin`: the server greets first."""
-        for symbol in self._symbols:
+        for symbol in self.symbols:
             yield Lot(symbol, "1")
 
     def receive(self, text: str) -> Iterator[Event]:
@@ -82,7 +82,7 @@ class AlpacaSession:
             keys = {"key": self._keys.get(_ID, ""), "secret": self._keys.get(_SECRET, "")}
             return Send(request({"action": "auth", **keys}))
         if what == "authenticated":
-            channels = dict.fromkeys(self._channels, self._symbols)
+            channels = dict.fromkeys(self._channels, self.symbols)
             return Send(request({"action": "subscribe", **channels}))
         return None
 

@@ -28,17 +28,17 @@ class BinanceSession:
     url = "wss://data-stream.binance.vision/ws"
 
     def __init__(self, request: Request) -> None:
-        self._symbols = list(dict.fromkeys(symbol.upper() for symbol in request.symbols))
+        self.symbols = list(dict.fromkeys(symbol.upper() for symbol in request.symbols))
 
     @property
     def lots_url(self) -> str:
         """As `Session.lots_url`."""
-        symbols = json.dumps(self._symbols, separators=(",", ":"))
+        symbols = json.dumps(self.symbols, separators=(",", ":"))
         return f"https://data-api.binance.vision/api/v3/exchangeInfo?symbols={quote(symbols)}"
 
     def begin(self) -> Iterator[Event]:
         """As `Session.begin`."""
-        streams = [f"{symbol.lower()}@trade" for symbol in self._symbols]
+        streams = [f"{symbol.lower()}@trade" for symbol in self.symbols]
         yield Send(request({"method": "SUBSCRIBE", "params": streams, "id": _REQUEST_ID}))
 
     def receive(self, text: str) -> Iterator[Event]:
@@ -63,7 +63,7 @@ class BinanceSession:
             yield Subscribed()
 
     def _lot(self, part: dict[str, Any]) -> Lot | None:
-        if part["symbol"] not in self._symbols:
+        if part["symbol"] not in self.symbols:
             return None
         steps = [r["stepSize"] for r in part["filters"] if r.get("filterType") == "LOT_SIZE"]
         return Lot(part["symbol"], str(steps[0])) if steps else None

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from mdtool.adapters.live.messages import INVALID, malformed
 from mdtool.adapters.live.port import Request, Session
+from mdtool.core.config import did_you_mean
+from mdtool.core.errors import UsageError
 from mdtool.wire.source_stream import Event, Failed, Gap, Rejected, Subscribed, Trade
 
 
@@ -23,6 +25,11 @@ class Connections:
         Of the current connection.
     is_live : bool
         Whether the source has accepted the subscription on the current connection.
+
+    Raises
+    ------
+    UsageError
+        When the settings are not valid for the source, or have the lot of another symbol.
     """
 
     def __init__(self, kind: type[Session], request: Request) -> None:
@@ -30,6 +37,10 @@ class Connections:
         self._request = request
         self.session = kind(request)
         self.is_live = False
+        for symbol in request.config.lots():
+            if symbol not in self.session.symbols:
+                hint = did_you_mean(symbol, self.session.symbols)
+                raise UsageError(f"--lot {symbol}: is not among the symbols requested{hint}")
 
     def opened(self) -> list[Event]:
         """Return the events of a new connection."""

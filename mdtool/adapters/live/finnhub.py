@@ -28,7 +28,7 @@ class FinnhubSession:
     lots_url = None
 
     def __init__(self, request: Request) -> None:
-        self._symbols = list(dict.fromkeys(request.symbols))
+        self.symbols = list(dict.fromkeys(request.symbols))
         self._key = request.keys.get(_KEY, "")
 
     @property
@@ -38,7 +38,7 @@ class FinnhubSession:
 
     def begin(self) -> Iterator[Event]:
         """As `Session.begin`. Nothing acknowledges a subscription."""
-        for symbol in self._symbols:
+        for symbol in self.symbols:
             yield Lot(symbol, "1")
             yield Send(request({"type": "subscribe", "symbol": symbol}))
 

@@ -28,7 +28,7 @@ class KrakenSession:
     lots_url = None
 
     def __init__(self, request: Request) -> None:
-        self._symbols = list(dict.fromkeys(request.symbols))
+        self.symbols = list(dict.fromkeys(request.symbols))
 
     def begin(self) -> Iterator[Event]:
         """As `Session.begin`."""
@@ -53,7 +53,7 @@ class KrakenSession:
             yield event
         if kind != "snapshot":
             return
-        for symbol in self._symbols:
+        for symbol in self.symbols:
             if symbol not in known:
                 yield Rejected(symbol, "there is no such pair")
         if known:
@@ -62,7 +62,7 @@ class KrakenSession:
 
     def _lot(self, pair: dict[str, Any]) -> Lot | None:
         symbol, step = pair["symbol"], pair.get("qty_increment")
-        return Lot(symbol, str(step)) if symbol in self._symbols and step is not None else None
+        return Lot(symbol, str(step)) if symbol in self.symbols and step is not None else None
 
     def _answer(self, message: dict[str, object]) -> Iterator[Event]:
         result = message.get("result") or {}

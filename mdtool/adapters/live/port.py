@@ -71,6 +71,9 @@ class Session(Protocol):
     keys: ClassVar[tuple[str, ...]]
     """The variables of its keys, none for a public source."""
 
+    symbols: Sequence[str]
+    """Those that are requested, as the stream names them."""
+
     def __init__(self, request: Request) -> None: ...
 
     @property

@@ -80,7 +80,8 @@ def open_live(source: str, symbols: Sequence[str], config: SourceConfig) -> Live
 
 def _open(source: str, symbols: Sequence[str], config: SourceConfig) -> LiveSource:
     kind = _class(SESSIONS.get(source) or CLIENTS[source])
-    config.lots()
+    if config.lots() and source in CLIENTS:
+        raise UsageError(f"--lot: {source} sends its own sizes; leave it out")
     if source in SESSIONS:
         chosen(config.schema, kind.schemas)
         if folder := config.replay:
