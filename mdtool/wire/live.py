@@ -42,6 +42,10 @@ MIN_HEARTBEAT_S: Final = 5
 MAX_HEARTBEAT_S: Final = 1_800
 COMPRESSIONS: Final = ("none", "zstd")
 ENCODINGS: Final = ("dbn", "csv", "json")
+MAX_DATASET_CHARS: Final = 16
+"""As many as a DBN header has room for."""
+_CLIENT_CHARS: Final = 256
+"""Of a client's name; the rest is not for logs."""
 _DIGEST_CHARS: Final = 64
 _PROOF: Final = re.compile(
     rf"(?P<digest>[0-9a-fA-F]{{{_DIGEST_CHARS}}})-(?P<bucket>.{{1,{BUCKET_CHARS}}})"
@@ -404,8 +408,13 @@ def _authentication(fields: dict[str, str], line: str) -> Authentication:
             f"auth={fields['auth'][:_SHOWN_CHARS]}: expected {_DIGEST_CHARS} hexadecimal digits, "
             f"-, and the last {BUCKET_CHARS} characters of the key"
         )
-    if not fields.get("dataset"):
+    dataset = fields.get("dataset", "")
+    if not dataset:
         raise ControlError("the authentication names no dataset")
+    if len(dataset) > MAX_DATASET_CHARS:
+        raise ControlError(
+            f"dataset={dataset[:_SHOWN_CHARS]}: expected at most {MAX_DATASET_CHARS} characters"
+        )
     encoding = _choice(fields, "encoding", ENCODINGS)
     behavior = _choice(fields, "slow_reader_behavior", ("skip", "warn", "drop"))
     interval_s = DEFAULT_HEARTBEAT_S
@@ -419,13 +428,13 @@ def _authentication(fields: dict[str, str], line: str) -> Authentication:
     return Authentication(
         digest=proof["digest"].lower(),
         bucket=proof["bucket"],
-        dataset=fields["dataset"],
+        dataset=dataset,
         encoding=encoding,
         compression=_choice(fields, "compression", COMPRESSIONS),
         has_ts_out=_flag(fields, "ts_out", is_default=False),
         heartbeat_interval_s=interval_s,
         skips=behavior != "warn",
-        client=fields.get("client", ""),
+        client=fields.get("client", "")[:_CLIENT_CHARS],
         has_pretty_px=_flag(fields, "pretty_px", is_default=False),
         has_pretty_ts=_flag(fields, "pretty_ts", is_default=False),
     )
@@ -436,6 +445,9 @@ def _chunk(fields: dict[str, str]) -> Subscribe | Unsubscribe:
     symbols = tuple(name for text in fields.get("symbols", "").split(",") if (name := text.strip()))
     if not schema or not symbols:
         raise ControlError("a subscription without a schema or symbols")
+    for name in ("schema", "stype_in", "start"):
+        if len(fields.get(name, "")) > _SHOWN_CHARS:
+            raise ControlError(f"{name}={fields[name][:_SHOWN_CHARS]}: is too long")
     if "unsubscribe" in fields:
         return Unsubscribe(schema, stype_in, symbols)
     start_ns = None

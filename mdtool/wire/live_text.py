@@ -12,6 +12,7 @@ from typing import Any, Final
 import databento_dbn as dbn
 
 from mdtool.core.records import TS_OUT, Records
+from mdtool.core.units import UNDEF_TIMESTAMP, format_time
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DBN_VERSION, RECORD_TYPES, SCHEMAS
 
 JSON: Final = "json"
@@ -32,7 +33,7 @@ class LiveText:
     encoding : str
         `json` or `csv`.
     has_pretty_px, has_pretty_ts : bool
-        Whether prices are decimals, and times ISO 8601; of JSON alone.
+        Whether prices are decimals, and times ISO 8601.
     has_ts_out : bool
         Whether records end with their `ts_out`.
     """
@@ -42,8 +43,8 @@ class LiveText:
     ) -> None:
         self._encoding = encoding
         self._has_ts_out = has_ts_out
-        self._has_pretty_px = has_pretty_px and encoding == JSON
-        self._has_pretty_ts = has_pretty_ts and encoding == JSON
+        self._has_pretty_px = has_pretty_px
+        self._has_pretty_ts = has_pretty_ts
         self._text = io.BytesIO()
         self._transcoders: dict[str, Any] = {}
         self._headed: set[int] = set()
@@ -81,16 +82,23 @@ class LiveText:
 
     def _rows(self, rtype: int, records: Records) -> bytes:
         """Return rows of what a session says about itself, which has no schema."""
-        fields = [*RECORD_TYPES[rtype]._ordered_fields, *[TS_OUT] * self._has_ts_out]  # noqa: SLF001
+        record_type = RECORD_TYPES[rtype]
+        fields = [*record_type._ordered_fields, *[TS_OUT] * self._has_ts_out]  # noqa: SLF001
+        times = {TS_OUT, *record_type._timestamp_fields} if self._has_pretty_ts else set()  # noqa: SLF001
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if rtype not in self._headed:
             self._headed.add(rtype)
             writer.writerow(fields)
-        columns = [records[name].tolist() for name in fields]
-        for row in zip(*columns, strict=True):
-            writer.writerow([_shown(value) for value in row])
+        columns = [
+            map(_time if name in times else _shown, records[name].tolist()) for name in fields
+        ]
+        writer.writerows(zip(*columns, strict=True))
         return text.getvalue().encode()
+
+
+def _time(ts_ns: int) -> str:
+    return "" if ts_ns == UNDEF_TIMESTAMP else format_time(ts_ns)
 
 
 def _shown(value: object) -> object:

@@ -56,6 +56,26 @@ async def test_prices_and_times_for_people(live_trades):
             assert "ts_out" in last
 
 
+async def test_rows_for_people(live_trades):
+    async with gateway(live_trades) as address:
+        lines = await lines_of(
+            address,
+            wants("AAPL"),
+            encoding="csv",
+            has_pretty_px=True,
+            has_pretty_ts=True,
+            has_ts_out=True,
+        )
+    _, ack, columns, mapping, trades, *rows = csv.reader(lines)
+    assert ack[0].endswith("Z")
+    assert ack[-1].endswith("Z")
+    mapped = dict(zip(columns, mapping, strict=True))
+    assert (mapped["ts_event"][-1], mapped["start_ts"], mapped["end_ts"]) == ("Z", "", "")
+    last = dict(zip(trades, rows[-1], strict=True))
+    assert (last["price"], last["ts_event"]) == ("11.000000000", "2024-05-01T00:00:00.000000003Z")
+    assert last["ts_out"].endswith("Z")
+
+
 @pytest.mark.parametrize("has_ts_out", [False, True])
 async def test_rows_below_the_names_of_their_columns(live_trades, has_ts_out):
     async with gateway(live_trades) as address:

@@ -119,6 +119,10 @@ class TestAuthentication:
             Authentication(DIGEST, "opqrs", "XNAS.ITCH")
         ]
 
+    def test_a_long_name_is_cut(self):
+        [request] = RequestDecoder().feed(f"{AUTH}|client={'x' * 1_000}\n".encode())
+        assert request.client == "x" * 256
+
     def test_drop_is_an_old_word_for_skip(self):
         [request] = RequestDecoder().feed(f"{AUTH}|slow_reader_behavior=drop\n".encode())
         assert request.skips
@@ -149,6 +153,7 @@ class TestAuthentication:
             (f"{AUTH}|heartbeat_interval_s=x", "expected a whole number"),
             (f"{AUTH}|slow_reader_behavior=hurry", "expected skip, warn, drop"),
             (f"{AUTH}|dataset=GLBX.MDP3", "the field dataset twice"),
+            (f"auth={DIGEST}-opqrs|dataset={'X' * 17}", "expected at most 16 characters"),
             ("start_session=0", "is not an authentication"),
             ("GET / HTTP/1.1", "is not an authentication"),
         ],
@@ -207,7 +212,12 @@ class TestSubscriptions:
             ("schema=mbo|symbols=", "without a schema or symbols"),
             ("symbols=A", "without a schema or symbols"),
             ("schema=mbo|symbols=A|start=yesterday", "start='yesterday' is not a time"),
+            (f"schema={'x' * 65}|symbols=A", "is too long"),
             ("schema=mbo|symbols=A|start=" + "9" * 30, "is not a time in nanoseconds"),
+            *(
+                (f"schema=mbo|symbols=A|{name}={'9' * 1_000}", f"{name}={'9' * 64}: is too long")
+                for name in ("stype_in", "start")
+            ),
             ("schema=mbo|symbols=A|id=x", "id=x: expected a whole number"),
             ("schema=mbo|symbols=A|snapshot=2", "snapshot=2: expected 0 or 1"),
             ("subscribe|now", "is not a control line"),
