@@ -43,7 +43,7 @@ def live_gateway(
 
     Example: mdtool live-gateway sample_data/mbo.dbn.zst --from 2025-01-02T14:31 --rebase now
 
-    Example: mdtool simulate | mdtool live-gateway -
+    Example: mdtool simulate --start now --speed 1 | mdtool live-gateway -
     """
     from mdtool.core.lifecycle import run_service
     from mdtool.core.units import parse_option, parse_time

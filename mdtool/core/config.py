@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -481,6 +482,8 @@ def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
     is_inside = (low is None or value >= low) and (high is None or value <= high)
     if not is_inside or (choices and value not in choices):  # nan is outside
         raise ConfigError(f"{where}: {value!r} is not {range_of(field)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {value!r} is not a finite number")
     return value
 
 

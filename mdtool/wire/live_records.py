@@ -14,7 +14,7 @@ from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_STATISTICS, RTYPE_SYSTEM, reco
 from mdtool.core.records import Records
 from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import UNDEF_PRICE, UNDEF_TIMESTAMP
-from mdtool.wire.dbn_records import DBN_VERSION, RTYPE_DEFINITION
+from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, RTYPE_DEFINITION
 
 VERSIONS: Final = (2, DBN_VERSION)
 """The DBN versions that are written."""
@@ -187,9 +187,10 @@ def encode_notice(notice: Notice, ts_ns: int) -> bytes:
 def encode_failure(failure: Failure, ts_ns: int) -> bytes:
     """Return an error record."""
     text = failure.text.encode("ascii", "replace").decode()[:MAX_ERROR_CHARS]
-    return bytes(
-        dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True, code=dbn.ErrorCode(failure.code))
-    )
+    data = bytes(dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True))
+    record = np.frombuffer(data, DTYPES[RTYPE_ERROR]).copy()
+    record["code"] = failure.code  # perhaps one that databento_dbn does not know
+    return record.tobytes()
 
 
 def recorded_warnings(records: Records) -> Records:

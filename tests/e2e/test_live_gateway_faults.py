@@ -54,7 +54,7 @@ async def test_an_end_too_early(ten):
         assert n_trades(await session(address, wants("AAPL"))) == 4
 
 
-@pytest.mark.parametrize("code", range(1, 9))
+@pytest.mark.parametrize("code", [*range(1, 9), 200])
 async def test_an_error_and_the_end(ten, code):
     faults = f"error code={code} text=too many after=2"
     async with gateway(ten, faults=faults) as address:
@@ -145,6 +145,42 @@ class TestControl:
             received = await one.rest()
             last = received[-1]
             assert (int(last.code) if isinstance(last, dbn.ErrorMsg) else None) == code
+
+    async def test_faults_of_the_authentication_are_for_who_comes(self, ten):
+        async with controlled(ten, at_end="hold") as (address, control), reading(address) as one:
+            await one.until(lambda received: n_trades(received) == N)
+            status, _ = await control("POST", "/faults", add="wrong-auth text=closed")
+            assert status == 200
+            for _ in range(2):
+                async with client(address) as rejected:
+                    with pytest.raises(EOFError):
+                        await rejected.login()
+                    assert (await rejected.answer(Rejected)).reason == "closed"
+            one.send(wants("MSFT"))
+            await one.until(lambda received: "MSFT = MSFT 2" in texts(received))
+
+    async def test_what_is_due_at_a_record_does_not_go_with_bare(self, ten):
+        for faults in ("reset", "stall after=5"):
+            with pytest.raises(UsageError, match="which --bare does not count"):
+                async with gateway(ten, bare=True, faults=faults):
+                    pass
+        settings = {"bare": True, "at_end": "hold", "faults": "late-auth seconds=0.01"}
+        async with controlled(ten, **settings) as (address, control), reading(address) as one:
+            await one.until(lambda received: n_trades(received) == N)
+            for add in ("reset after=5", "damage", "skip"):
+                status, answer = await control("POST", "/faults", add=add)
+                assert (status, "--bare" in answer["message"]) == (400, True)
+            status, _ = await control("POST", "/faults", add="error code=2")
+            assert status == 200
+            received = await one.rest()
+            assert (n_trades(received), int(received[-1].code)) == (N, 2)
+        async with (
+            controlled(ten, bare=True, speed=1e-6) as (address, control),
+            reading(address) as one,
+        ):
+            await one.until(n_trades)
+            await control("POST", "/faults", add="fin")  # while the next record is not due
+            assert n_trades(await one.rest()) == 1
 
     async def test_a_fault_that_says_when_is_for_later_sessions_too(self, ten):
         async with controlled(ten) as (address, control):

@@ -90,6 +90,7 @@ def test_other_sections_do_not_matter(write):
         ("[serve-tcp]\nport = 65536\n", "[serve-tcp] port: 65536 is not from 0 to 65535"),
         ("[serve-tcp]\nidle-timeout-s = -1\n", "idle-timeout-s: -1.0 is not at least 0"),
         ("[serve-tcp]\nidle-timeout-s = nan\n", "idle-timeout-s: nan is not"),
+        ("[serve-tcp]\nidle-timeout-s = inf\n", "idle-timeout-s: inf is not a finite number"),
         ("[serve-tcp\n", "mdtool.toml: "),
     ],
 )

@@ -70,6 +70,8 @@ _OWN: Final[dict[str, tuple[str, ...]]] = {
 _AUTH: Final = frozenset({LATE_AUTH, WRONG_AUTH})
 ENDS: Final = frozenset({RESET, FIN, ERROR})
 """Those that end the session."""
+_OF_THE_LINK: Final = ENDS | {STALL, SLOW}
+"""Those that need no record."""
 _WHEN: Final = ("after", "at", "p", "seed")
 _SLICE_S: Final = 0.02
 """How often a slow link sends."""
@@ -112,8 +114,21 @@ class Fault:
 
     @property
     def is_immediate(self) -> bool:
-        """Whether it happens at once."""
-        return self.after is None and self.at_ns is None and self.probability is None
+        """Whether it happens at once: it does not say when, and is not of the authentication."""
+        whens = (self.after, self.at_ns, self.probability)
+        return self.kind not in _AUTH and all(when is None for when in whens)
+
+    def check_bare(self, *, is_running: bool) -> None:
+        """Raise UsageError if it cannot happen where files are sent as they are, uncounted.
+
+        Before sessions run, nothing happens at once: what does not say when is due at a record.
+        """
+        is_of_link = is_running and self.is_immediate and self.kind in _OF_THE_LINK
+        if self.kind not in _AUTH and not is_of_link:
+            raise UsageError(
+                f"fault {self.kind}: is due at a record, which --bare does not count; give "
+                "late-auth or wrong-auth, or one that happens at once by the control API"
+            )
 
 
 class FaultError(MdtoolError):

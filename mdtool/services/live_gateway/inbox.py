@@ -108,8 +108,7 @@ class Inbox:
         MdtoolError
             What `interrupt` was given.
         """
-        if self._interruption is not None:
-            raise self._interruption
+        self.check()
         if self._requests:
             self._has_room.set()
             return self._requests.popleft()
@@ -124,6 +123,11 @@ class Inbox:
         self._interruption = error
         self.signal.set()
 
+    def check(self) -> None:
+        """Raise what `interrupt` was given."""
+        if self._interruption is not None:
+            raise self._interruption
+
     async def arrival(self, within_s: float | None = None) -> None:
         """Wait for the signal, at most so long."""
         with contextlib.suppress(TimeoutError):
@@ -131,8 +135,15 @@ class Inbox:
                 await self.signal.wait()
 
     async def departure(self) -> None:
-        """Drop requests until the client closes its half."""
+        """Drop requests until the client closes its half.
+
+        Raises
+        ------
+        MdtoolError
+            What `interrupt` was given.
+        """
         while not self.has_left:
+            self.check()
             self.drop()
             self.signal.clear()
             await self.signal.wait()

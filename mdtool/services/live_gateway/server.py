@@ -84,6 +84,8 @@ class LiveGateway:
             keep_local(self.name, config.host, config.auth)
         security = Security.load(self.name, LOOPBACK, config.auth)
         self._faults = parse_faults(config.faults)
+        for fault in self._faults if config.bare else ():
+            fault.check_bare(is_running=False)
         tls = _tls(config)
         self._keys = (
             Keys() if config.keys is None else Keys.read(config.keys, Roles(load_tables("roles")))
@@ -141,7 +143,15 @@ class LiveGateway:
             await session.serve(rejection=str(error))
 
     def _inject(self, fault: Fault) -> None:
-        """Add a fault to open sessions, and to later ones unless it happens now."""
+        """Add a fault to open sessions, and to later ones unless it happens now.
+
+        Raises
+        ------
+        UsageError
+            When it cannot happen here.
+        """
+        if self._config.bare:
+            fault.check_bare(is_running=True)
         if not fault.is_immediate:
             self._faults.append(fault)
         for number, session in [*self._sessions.items()]:

@@ -302,7 +302,8 @@ class Stream:
                 elif is_over:
                     return
                 else:
-                    await run.reached(position + 1)
+                    await self._reached(run, position + 1)
+                self._inbox.check()
 
     async def _send_bare(self, current: Pass, files: Rereader, position: int) -> None:
         """Send the input's header and all of its records, and nothing else, as DBN 3."""
@@ -310,7 +311,7 @@ class Stream:
         if not self._output.has_header:
             self._output.begin(encode_metadata(run.metadata), Form(False, DBN_VERSION))
         while not self._inbox.has_left and not run.is_stopped:
-            if await run.reached(position + 1) <= position:
+            if await self._reached(run, position + 1) <= position:
                 return
             part = run.backlog.part(position)
             if part is None:
@@ -320,6 +321,11 @@ class Stream:
             self._output.unchanged(part.records)
             await self._output.flush()
             await asyncio.sleep(0)
+
+    async def _reached(self, run: Run, position: int) -> int:
+        """As `Run.reached`, until the client leaves or a fault happens."""
+        await _first_of(run.reached(position), self._inbox.departure())
+        return run.position
 
     def _send_part(self, part: Part, left_out: frozenset[Subscription]) -> None:
         """Send what is subscribed of the next records, and mappings where they change."""
@@ -488,10 +494,12 @@ class Stream:
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object], within_s: float | None = None) -> None:
-    """Wait until one of some is done, at most so long; cancel the others."""
+    """Wait until one of some is done, at most so long; cancel the others, and raise its error."""
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:
-        await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         for each in tasks:
             each.cancel()
