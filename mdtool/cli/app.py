@@ -230,6 +230,7 @@ def main() -> NoReturn:
         status = _report(_describe(error), EXIT_FAILED)
     except Exception as error:  # noqa: BLE001 - the last resort
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
+    interrupts.release()
     gc.freeze()  # with numba loaded, the last garbage collection takes 0.2 s
     sys.exit(interrupts.outcome(status))
 

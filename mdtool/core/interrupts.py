@@ -48,6 +48,12 @@ def outcome(status: int) -> int:
     return _SIGNALED + number
 
 
+def release() -> None:
+    """Have a further Ctrl-C end the process at once and in silence: its command has ended."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
     """Return the signals that raise KeyboardInterrupt now, and how."""
     found = {number: signal.getsignal(number) for number in (signal.SIGINT, *_TERMINATING)}

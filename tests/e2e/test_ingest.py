@@ -218,6 +218,26 @@ def served(url: str) -> dict | None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lot": "BTC/USDT=1"}, "requested; did you mean 'BTC/USD'?"),
+        ({"lot": "1"}, "is not SYMBOL=STEP"),
+        ({"schema": "mbo"}, "the source has trades"),
+    ],
+)
+def test_settings_of_the_source_are_checked_before_the_stack_starts(settings, said, monkeypatch):
+    for name, value in settings.items():
+        monkeypatch.setenv(f"MDTOOL_INGEST_{name.upper()}", value)
+    output_of("serve", "all", "--ingest", "kraken", "--symbols", "BTC/USD", status=2, said=said)
+
+
+def test_the_stack_does_not_start_without_the_sources_key(monkeypatch):
+    monkeypatch.delenv("FINNHUB_API_KEY", raising=False)
+    options = ("--ingest", "finnhub", "--symbols", "AAPL")
+    output_of("serve", "all", *options, status=2, said="finnhub: needs a key; set FINNHUB_API_KEY")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--ingest", "kraken"], "name its symbols with --symbols"),

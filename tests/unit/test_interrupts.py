@@ -95,3 +95,14 @@ def test_a_terminated_process_ends_by_its_signal_after_what_its_exit_does(
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (ended, printed, "")
+
+
+def test_an_interrupt_after_the_command_has_ended_is_silent():
+    code = """
+import atexit, signal
+from mdtool.core import interrupts
+atexit.register(signal.raise_signal, signal.SIGINT)
+interrupts.release()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.adapters.live import CLIENTS, SESSIONS, SOURCES
 from mdtool.adapters.live.config import SourceConfig
+from mdtool.adapters.live.connections import Connections
 from mdtool.adapters.live.counts import described
 from mdtool.adapters.live.keys import find_keys
 from mdtool.adapters.live.messages import chosen
@@ -70,35 +71,55 @@ def open_live(source: str, symbols: Sequence[str], config: SourceConfig) -> Live
     OutputError
         When the folder to record in cannot be written.
     """
+    kind, request = _requested(source, symbols, config)
+    return LiveRecords(_open(kind, request))
+
+
+def check_live(source: str, symbols: Sequence[str], config: SourceConfig) -> None:
+    """Check what `open_live` is given, as far as that is possible without connecting.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `open_live`.
+    """
+    kind, request = _requested(source, symbols, config)
+    if source in SESSIONS and not config.replay:
+        Connections(kind, request)
+
+
+def _requested(source: str, symbols: Sequence[str], config: SourceConfig) -> tuple[Any, Request]:
+    """Return the class of a source, and what is requested of it, which is checked."""
     if source not in SOURCES:
         raise UsageError(f"ingest {source}: no such source{did_you_mean(source, SOURCES)}")
     for symbol in symbols:
         if not symbol.isascii() or not symbol.isprintable() or not 0 < len(symbol) <= MAX_SYMBOL:
             raise UsageError(f"ingest {source} {symbol!r}: is not a symbol")
-    return LiveRecords(_open(source, symbols, config))
-
-
-def _open(source: str, symbols: Sequence[str], config: SourceConfig) -> LiveSource:
     kind = _class(SESSIONS.get(source) or CLIENTS[source])
     if config.lots() and source in CLIENTS:
         raise UsageError(f"--lot: {source} sends its own sizes; leave it out")
     if source in SESSIONS:
         chosen(config.schema, kind.schemas)
-        if folder := config.replay:
-            from mdtool.adapters.live.recording import RecordedSource
-
-            return RecordedSource(kind, Request(symbols, config), folder)
+        if config.replay:
+            return kind, Request(symbols, config)
     elif config.record or config.replay:
         raise UsageError(f"--record, --replay: {source} sends DBN; write it with -o FILE.dbn")
     if not symbols:
         raise UsageError(f"ingest {source}: name its symbols")
-    request = Request(symbols, config, find_keys(source, kind.keys, config.keys))
-    if source in SESSIONS:
-        from mdtool.adapters.live.websocket import WebSocketSource
+    return kind, Request(symbols, config, find_keys(source, kind.keys, config.keys))
 
-        return WebSocketSource(kind, request)
-    made: LiveSource = kind(request)
-    return made
+
+def _open(kind: Any, request: Request) -> LiveSource:
+    if kind.name not in SESSIONS:
+        made: LiveSource = kind(request)
+        return made
+    if folder := request.config.replay:
+        from mdtool.adapters.live.recording import RecordedSource
+
+        return RecordedSource(kind, request, folder)
+    from mdtool.adapters.live.websocket import WebSocketSource
+
+    return WebSocketSource(kind, request)
 
 
 def _class(path: str) -> Any:

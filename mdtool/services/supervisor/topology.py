@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.live import SOURCES
+from mdtool.adapters.live.config import SourceConfig
 from mdtool.core import config as settings
 from mdtool.core.addresses import dial_address
 from mdtool.core.errors import InputError, UsageError
@@ -122,7 +123,7 @@ class Topology:
     @property
     def symbols(self) -> list[str]:
         """The symbols of a live source."""
-        return [symbol for text in self.config.symbols.split(",") if (symbol := text.strip())]
+        return _names(self.config.symbols)
 
     @property
     def replayed_prices(self) -> str:
@@ -302,6 +303,10 @@ def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
     return found
 
 
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
 def _service_of(endpoint: str) -> str:
     return endpoint.partition(" ")[0]
 
@@ -324,6 +329,10 @@ def _check_source(config: ServeConfig, names: Collection[str]) -> None:
             raise UsageError(f"--ingest {config.ingest}: no such source{near}")
         if not config.symbols:
             raise UsageError("--ingest: name its symbols with --symbols A,B")
+        from mdtool.adapters.live.records import check_live
+
+        loaded = settings.load(SourceConfig, "ingest", {})
+        check_live(config.ingest, _names(config.symbols), loaded)
     if config.replay is not None and not Path(config.replay).is_file():
         raise InputError(f"{config.replay}: no such file")
 
