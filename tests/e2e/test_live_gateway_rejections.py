@@ -109,6 +109,24 @@ class TestRejections:
             assert why in error.err
             assert len(await other.until(lambda received: len(received) == 5)) == 5
 
+    @pytest.mark.parametrize("is_started", [False, True])
+    async def test_more_symbols_than_a_session_may_have(self, live_trades, is_started):
+        many = [f"{number:05}" for number in range(70_000)]
+        requests = [wants(*many, schema=schema, id=1) for schema in ("trades", "mbo")]
+        async with (
+            gateway(live_trades, at_end="hold") as address,
+            client(address) as other,
+            client(address) as wrong,
+        ):
+            await other.login()
+            await wrong.login()
+            other.send(wants("AAPL"), Start())
+            wrong.send(*[Start()] * is_started, *requests)
+            *_, error = await wrong.rest()
+            why = "more than 131,072 symbols in all subscriptions"
+            assert error.err == f"Invalid subscription: {why}"
+            assert len(await other.until(lambda received: len(received) == 5)) == 5
+
     async def test_a_start_in_the_future(self, live_trades):
         async with gateway(live_trades) as address:
             *_, error = await session(address, wants("AAPL", start_ns=2**62))

@@ -36,8 +36,9 @@ from mdtool.services.replay.reading import Part
 from mdtool.services.replay.runs import Run
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_records import DBN_VERSION, RTYPES
-from mdtool.wire.live import STYPES, Authentication, Start, Subscribe, Unsubscribe
+from mdtool.wire.live import MAX_SYMBOLS, STYPES, Authentication, Start, Subscribe, Unsubscribe
 from mdtool.wire.live_records import (
+    Failure,
     aged_out,
     heartbeat,
     interval_ended,
@@ -55,6 +56,7 @@ _Select = Callable[[frozenset[Subscription]], Mask]
 
 _MAX_PENDING: Final = 1_000
 """Subscriptions before the start."""
+_FAILURES_AT_ONCE: Final = 512
 
 
 class Stream:
@@ -196,6 +198,7 @@ class Stream:
                     self._pending.append(request)
                     if len(self._pending) > _MAX_PENDING:
                         raise SessionError(invalid("too many subscriptions before the start"))
+                    _check_symbols(sum(len(each.symbols) for each in self._pending))
         return False
 
     async def _send(self, current: Pass, files: Rereader, is_first: bool) -> None:
@@ -221,9 +224,9 @@ class Stream:
         self._subscriptions.begin(directory, begin_ns)
         for request in self._pending:
             if isinstance(request, Subscribe):
-                self._subscribe(request)
+                await self._subscribe(request)
             else:
-                self._unsubscribe(request)
+                await self._unsubscribe(request)
         self._pending = []
         if is_first and starts:
             if has_replay:
@@ -385,10 +388,12 @@ class Stream:
             match request:
                 case Subscribe():
                     checked = _checked(_live(request))
+                    n_symbols = sum(len(each.symbols) for each in self._subscriptions)
+                    _check_symbols(n_symbols + len(checked.symbols))
                     await self._follow_schemas(checked)
-                    self._subscribe(checked)
+                    await self._subscribe(checked)
                 case Unsubscribe():
-                    self._unsubscribe(request)
+                    await self._unsubscribe(request)
                 case _:
                     raise SessionError(invalid("the session has started already"))
 
@@ -413,7 +418,7 @@ class Stream:
         has_books = self._config.snapshots and has_snapshot
         return Needs(frozenset(schemas), has_books, replayed)
 
-    def _subscribe(self, request: Subscribe) -> None:
+    async def _subscribe(self, request: Subscribe) -> None:
         number = self._n_subscribed if request.id is None else request.id
         self._n_subscribed += 1
         if request.has_snapshot and not self._config.snapshots:
@@ -428,8 +433,7 @@ class Stream:
         mappings, missing = self._subscriptions.add(subscription)
         if mappings:
             self._output.mappings(mappings)
-        for symbol in missing:
-            self._output.failure(unresolved(symbol))
+        await self._send_failures([unresolved(symbol) for symbol in missing])
         if request.has_snapshot:
             self._send_snapshot(subscription)
 
@@ -454,13 +458,19 @@ class Stream:
         snapshot["flags"][snapshot["action"] == b"R"] |= F_BAD_TS_RECV
         self._output.data(snapshot)
 
-    def _unsubscribe(self, request: Unsubscribe) -> None:
+    async def _unsubscribe(self, request: Unsubscribe) -> None:
         missing = self._subscriptions.remove(request)
         self._run.derived.follow(self, self._subscriptions.schemas)
-        for symbol in missing:
-            self._output.failure(not_subscribed(symbol, request.schema))
+        await self._send_failures([not_subscribed(symbol, request.schema) for symbol in missing])
         if len(missing) < len(request.symbols):
             self._output.notice(unsubscribed(request.schema))
+
+    async def _send_failures(self, failures: Sequence[Failure]) -> None:
+        """Send errors that are not fatal, as fast as the client reads them."""
+        for at in range(0, len(failures), _FAILURES_AT_ONCE):
+            for each in failures[at : at + _FAILURES_AT_ONCE]:
+                self._output.failure(each)
+            await self._output.drain()
 
     @property
     def _is_skipping(self) -> bool:
@@ -527,6 +537,12 @@ def _checked(request: Subscribe) -> Subscribe:
     if reason is not None:
         raise SessionError(invalid(reason))
     return request
+
+
+def _check_symbols(n_symbols: int) -> None:
+    """Raise SessionError where subscriptions have more symbols than a session may have."""
+    if n_symbols > MAX_SYMBOLS:
+        raise SessionError(invalid(f"more than {MAX_SYMBOLS:,} symbols in all subscriptions"))
 
 
 def _live(request: Subscribe) -> Subscribe:
