@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mdtool.core.units import PRICE_SCALE
+from mdtool.core.units import PRICE_SCALE, format_price
 
 PRICE: Final = pa.decimal128(19, 9)
 TIME: Final = pa.timestamp("ns", "UTC")
+LOTS: Final = "mdtool.lots"
+"""The key of a file's metadata with the lots of its symbols, where one is not 1, as JSON."""
 
 
 def numbers(
@@ -113,3 +116,9 @@ def _strings(lengths: npt.NDArray[np.int64], data: Any) -> Any:
     array = pa.StringArray.from_buffers(len(lengths), pa.py_buffer(ends), pa.py_buffer(data))
     array.validate(full=True)
     return array
+
+
+def lots_text(lots: Mapping[str, int]) -> str:
+    """Return lots in units of 1e-9 as metadata has them: `{"BTC/USD":"0.00001"}`."""
+    steps = {symbol: format_price(lot) for symbol, lot in sorted(lots.items())}
+    return json.dumps(steps, separators=(",", ":"))

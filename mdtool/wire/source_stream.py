@@ -121,6 +121,13 @@ class Send(NamedTuple):
     text: str
 
 
+class Postponed(NamedTuple):
+    """The source has refused a part of a subscription for the moment: what to send again later."""
+
+    text: str
+    reason: str
+
+
 class Subscribed(NamedTuple):
     """The source has accepted the subscription."""
 
@@ -149,7 +156,18 @@ class Failed(NamedTuple):
 
 
 Event: TypeAlias = (
-    Trade | Quote | Lot | Gap | Note | Malformed | Send | Subscribed | Rejected | Lost | Failed
+    Trade
+    | Quote
+    | Lot
+    | Gap
+    | Note
+    | Malformed
+    | Send
+    | Postponed
+    | Subscribed
+    | Rejected
+    | Lost
+    | Failed
 )
 
 

@@ -17,7 +17,7 @@ from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.stream_warnings import warnings_in
 from mdtool.wire.dbn_records import RTYPE_DEFINITION
 from mdtool.wire.lot_definitions import lot_steps
-from tests.support.live_sources import AT_NS, SERVERS, Binance, reading, subscribed
+from tests.support.live_sources import AT_NS, SERVERS, Binance, Kraken, reading, subscribed
 from tests.support.services import logged
 from tests.support.waiting import bounded
 
@@ -355,6 +355,21 @@ async def test_an_error_of_the_moment_is_waited_out(server):
         client = await subscribed(server)
         await client.say(server.trade(server.symbols[0], "5", size, AT_NS, 1))
         await reader.of(RTYPE_TRADE)
+
+
+async def test_a_symbol_that_has_to_wait_is_requested_again_alone():
+    """Twice; meanwhile the other one is served."""
+    server = Kraken()
+    server.busy_for = ["ETH/USD", "ETH/USD"]
+    async with server.running(), reading(server, *server.symbols) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade("BTC/USD", "5", "0.5", AT_NS, 1))
+        await reader.of(RTYPE_TRADE)
+        assert await subscribed(server) is client
+    *_, first, again, last = (said["params"]["symbol"] for said in server.heard[1:])
+    assert (first, again, last) == (list(server.symbols), ["ETH/USD"], ["ETH/USD"])
+    assert server.connections == 1
+    assert reader.source.counts["gaps"] == 0
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,29 @@ async def test_a_session_that_is_reset_is_a_gap_and_another_one_follows(trades):
             await asyncio.to_thread(source.close)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "error code=3 text=busy after=10",
+        "error code=6 text=internal after=10",
+        "error code=7 text=skipped after=10",
+        "wrong-auth text=User has reached their open connection limit",
+    ],
+)
+async def test_an_error_of_the_moment_is_followed_by_another_session(trades, fault):
+    async with gateway(trades, faults=f"{fault} session=1") as address:
+        batches = (await read(address, "AAPL"))[RTYPE_TRADE]
+    # What came of the first session comes again.
+    assert sum(map(len, batches)) >= N_RECORDS // 2
+
+
+@pytest.mark.parametrize("code", [2, 5, 8])
+async def test_a_rejection_ends_it(trades, code):
+    async with gateway(trades, faults=f"error code={code} text=because after=10") as address:
+        with pytest.raises(PeerError, match="databento: because"):
+            await read(address, "AAPL")
+
+
 async def test_an_end_leaves_what_has_come_and_nothing_more(trades):
     """However fast the gateway goes on sending."""
     async with gateway(trades, at_end="loop") as address:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 
 from mdtool.wire.source_stream import Lot, SourceEncoder, Trade
@@ -102,6 +104,19 @@ def test_bars_of_bars_and_of_merged_captures(capture, tmp_path):
     assert len(frame(both, "trades")) == 35
 
 
+def test_columns_have_the_lots_in_their_metadata(capture, tmp_path):
+    path = tmp_path / "trades"
+    for extension in (".parquet", ".arrow"):
+        file = path.with_suffix(extension)
+        output_of("replay-dbn", capture, "--schema", "trades", "-q", "-o", file)
+    found = [
+        pyarrow.parquet.read_schema(path.with_suffix(".parquet")).metadata,
+        pyarrow.ipc.open_file(path.with_suffix(".arrow")).schema.metadata,
+    ]
+    told = {each["symbol"]: each["lot"] for each in LOTS}
+    assert [json.loads(metadata[b"mdtool.lots"]) for metadata in found] == [told, told]
+
+
 def test_exports_of_a_store_have_the_lots(store, tmp_path):
     whole, made, folder = tmp_path / "all.dbn", tmp_path / "made.dbn", tmp_path / "folder"
     output_of("store", "export", whole, "--store", store, "-q")
@@ -141,7 +156,7 @@ def test_csv_of_a_store_says_that_it_has_no_lots(store, tmp_path):
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"A":1}', '{"A":"0"}', '{"A":"x"}', '{"A":"1e20"}'])
 def test_parquet_whose_lots_are_not_valid(store, tmp_path, text):
-    pq = pytest.importorskip("pyarrow.parquet")
+    pq = pyarrow.parquet
     good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
     output_of("store", "export", good, "--store", store, "-q")
     table = pq.read_table(good)

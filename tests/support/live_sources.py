@@ -71,7 +71,7 @@ class Server:
         self.connections += 1
         self.arrivals.put_nowait(None)
         if self.status != 101:
-            return web.Response(status=self.status)
+            return web.Response(status=self.status, headers={"Retry-After": "3600"})
         if not self.lets_in(request):
             return web.Response(status=401)
         socket = web.WebSocketResponse(autoping=False)
@@ -149,6 +149,11 @@ class Kraken(Server):
     kinds = frozenset({"channel", "type"})
     has_lots = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy_for: list[str] = []
+        """Symbols whose subscription is refused for the moment, one after the other."""
+
     async def answer(self, client, said):
         channel = said["params"]["channel"]
         if channel == "instrument":
@@ -160,6 +165,13 @@ class Kraken(Server):
             await client.say(text.replace('"STEP"', "0.00001"))
             return
         wanted = said["params"]["symbol"]
+        if self.busy_for and self.busy_for[0] in wanted:
+            symbol = self.busy_for.pop(0)
+            wanted = [each for each in wanted if each != symbol]
+            refusal = {"error": "Exceeded msg rate", "symbol": symbol, "success": False}
+            await client.say(json.dumps({"method": "subscribe", **refusal}))
+            if not wanted:
+                return
         for symbol in wanted[: self.max_symbols]:
             result = {"channel": "trade", "snapshot": False, "symbol": symbol}
             await client.say(json.dumps({"method": "subscribe", "result": result, "success": True}))

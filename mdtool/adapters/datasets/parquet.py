@@ -11,15 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mdtool.adapters.arrow_arrays import LOTS, lots_text
 from mdtool.adapters.datasets import arrow
 from mdtool.adapters.datasets.arrow import Tables
 from mdtool.adapters.datasets.partitions import values_of
 from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
 from mdtool.core.errors import InputError
-from mdtool.core.units import UNDEF_PRICE, fixed_point, format_price
+from mdtool.core.units import UNDEF_PRICE, fixed_point
 
-LOTS: Final = "mdtool.lots"
-"""The key of the metadata with lots, by symbol."""
 _GROUP_ROWS: Final = 1 << 17
 """Rows in a group, which a reader decompresses at once."""
 
@@ -46,8 +45,7 @@ class ParquetWriter:
         for group in self._groups.rest():
             self._writer.write_batch(arrow.batch(group, self._has_symbol), len(group))
         if self._lots:
-            steps = {symbol: format_price(lot) for symbol, lot in sorted(self._lots.items())}
-            self._writer.add_key_value_metadata({LOTS: json.dumps(steps)})
+            self._writer.add_key_value_metadata({LOTS: lots_text(self._lots)})
         self._writer.close()
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from mdtool.adapters.live.messages import decoded, parts, request, word
 from mdtool.adapters.live.port import Request
 from mdtool.adapters.live.rejections import rejection
-from mdtool.wire.source_stream import Event, Lot, Rejected, Send, Subscribed, Trade, time_ns
+from mdtool.wire.source_stream import (
+    Event,
+    Lost,
+    Lot,
+    Postponed,
+    Rejected,
+    Send,
+    Subscribed,
+    Trade,
+    time_ns,
+)
 
 _SIDES: Final = {"buy": "B", "sell": "A"}
 
@@ -57,8 +67,7 @@ class KrakenSession:
             if symbol not in known:
                 yield Rejected(symbol, "there is no such pair")
         if known:
-            trades = {"channel": "trade", "symbol": known, "snapshot": False}
-            yield Send(request({"method": "subscribe", "params": trades}))
+            yield Send(_subscription(known))
 
     def _lot(self, pair: dict[str, Any]) -> Lot | None:
         symbol, step = pair["symbol"], pair.get("qty_increment")
@@ -68,10 +77,20 @@ class KrakenSession:
         result = message.get("result") or {}
         assert isinstance(result, dict)
         if message.get("success") is False:
-            symbol = message.get("symbol") or result.get("symbol")
-            yield rejection(str(message.get("error")), str(symbol) if symbol else None)
+            found = message.get("symbol") or result.get("symbol")
+            symbol = str(found) if found else None
+            error = rejection(str(message.get("error")), symbol)
+            if isinstance(error, Lost) and symbol in self.symbols:
+                yield Postponed(_subscription([symbol]), error.reason)
+            else:
+                yield error
         elif result.get("channel") == "trade":
             yield Subscribed()
+
+
+def _subscription(symbols: Sequence[str]) -> str:
+    trades = {"channel": "trade", "symbol": symbols, "snapshot": False}
+    return request({"method": "subscribe", "params": trades})
 
 
 def _trade(part: dict[str, Any]) -> Trade:

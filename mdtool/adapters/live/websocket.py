@@ -31,6 +31,7 @@ from mdtool.wire.source_stream import (
     Lot,
     Malformed,
     Note,
+    Postponed,
     Rejected,
     Send,
     Subscribed,
@@ -85,6 +86,9 @@ class WebSocketSource:
         self._warned: set[str] = set()
         self._loop = asyncio.new_event_loop()
         self._has_room = asyncio.Event()
+        self._postponed: set[asyncio.Task[None]] = set()
+        self._postpone_waits = delays(cap_s=config.max_wait_s)
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._task = self._loop.create_task(self._follow())
         self._thread.start()
@@ -175,7 +179,7 @@ class WebSocketSource:
             When there is no connection, or no longer.
         """
         to_send = await self._opened()
-        session = self._connections.session
+        session, max_wait_s = self._connections.session, self._request.config.max_wait_s
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_connect=_CONNECT_S)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http:
             if session.lots_url is not None:
@@ -187,11 +191,18 @@ class WebSocketSource:
                     max_msg_size=_MAX_MESSAGE_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                 )
-            async with socket:
-                while True:
-                    for text in to_send:
-                        await socket.send_str(text)
-                    to_send = await self._received(await self._next_message(socket))
+            self._socket, self._postpone_waits = socket, delays(cap_s=max_wait_s)
+            try:
+                async with socket:
+                    while True:
+                        for text in to_send:
+                            await socket.send_str(text)
+                        to_send = await self._received(await self._next_message(socket))
+            finally:
+                postponed = list(self._postponed)
+                for task in postponed:
+                    task.cancel()
+                await asyncio.gather(*postponed, return_exceptions=True)
 
     async def _received_lots(self, http: aiohttp.ClientSession, url: URL) -> list[str]:
         """Request the lots; return what to send.
@@ -251,6 +262,11 @@ class WebSocketSource:
             match event:
                 case Send(text):
                     to_send.append(text)
+                case Postponed(text, reason):
+                    self._warn(f"a subscription is requested again later ({reason})")
+                    task = self._loop.create_task(self._send_later(text))
+                    self._postponed.add(task)
+                    task.add_done_callback(self._postponed.discard)
                 case Subscribed():
                     log.info("%s: subscribed", self.name)
                 case Rejected(symbol, reason):
@@ -264,6 +280,13 @@ class WebSocketSource:
                 case Failed(reason, is_for_keys):
                     raise PeerError(self._rejected(reason, is_for_keys=is_for_keys))
         return to_send
+
+    async def _send_later(self, text: str) -> None:
+        """Send a message on this connection after a wait."""
+        await asyncio.sleep(next(self._postpone_waits))
+        if self._socket is not None:
+            with contextlib.suppress(aiohttp.ClientError, OSError):  # which the reader is told too
+                await self._socket.send_str(text)
 
     async def _next_message(self, socket: aiohttp.ClientWebSocketResponse) -> str:
         """Return the next text. A connection that does not answer a ping is lost."""

@@ -14,12 +14,14 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from mdtool.adapters.arrow_arrays import (
+    LOTS,
     TIME,
     characters,
     coded_characters,
     coded_names,
     decimals,
     floats,
+    lots_text,
     named,
     numbers,
 )
@@ -30,7 +32,7 @@ from mdtool.core.errors import OutputError
 from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
-from mdtool.core.units import UNDEF_PRICE
+from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE
 from mdtool.wire.dbn_records import shown_types
 
 GROUP_RECORDS: Final = 1 << 17
@@ -154,7 +156,8 @@ class ColumnarOutput:
     destination : Writer
     layout : Layout
     metadata : databento_dbn.Metadata
-        Its dataset and schema become metadata of the file; it tells whether there is `ts_out`.
+        Its dataset and schema become metadata of the file, as do lots of the records' symbols; it
+        tells whether there is `ts_out`.
     prices : str
         What prices become, one of `PRICES`.
     has_publishers : bool
@@ -228,6 +231,9 @@ class ColumnarOutput:
     def _write_group(self, group: _Group) -> None:
         table = self._table(group)
         if self._writer is None:
+            lots = group.instruments.lots
+            if any(lot != PRICE_SCALE for lot in lots.values()):
+                self._about[LOTS] = lots_text(lots)
             self._open(table.schema)
         if len(table):
             self._writer.write_table(table)
