@@ -7,7 +7,7 @@ import pytest
 
 from mdtool.wire.live import Start
 from tests.support.dbn_files import MAY_1, header, order, write
-from tests.support.live_clients import BOTH_DAYS, client, gateway, session, texts, wants
+from tests.support.live_clients import ACK, BOTH_DAYS, client, gateway, session, texts, wants
 
 
 async def test_the_book_in_priority_order_then_what_follows(tmp_path):
@@ -66,6 +66,12 @@ async def test_books_without_orders(tmp_path, symbol):
     assert first[: len(empty)] == empty
     assert [action for _, action, _ in first[len(empty) :]] == ["A", "C"]
     assert later == empty
+
+
+async def test_input_without_orders_has_no_books(live_trades):
+    async with gateway(live_trades) as address:
+        received = await session(address, wants("AAPL", schema="mbo", has_snapshot=True))
+    assert texts(received)[1:] == [ACK.format(0, "mbo"), "AAPL = AAPL 1"]
 
 
 def names(symbol: str) -> list[int]:

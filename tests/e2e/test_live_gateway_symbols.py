@@ -40,10 +40,22 @@ class TestSymbols:
         for from_ns, expected in {
             MAY_1: ["OLD = OLD 1", none, "TradeMsg 1 0", mapped, "TradeMsg 2 0"],
             MAY_1 + DAY: [mapped, none, "TradeMsg 2 0"],
+            MAY_1 + 9 * DAY: [mapped, none],  # behind the last day
         }.items():
             async with controlled(path, from_ns=from_ns) as (address, _):
                 received = await session(address, wants("OLD", "NEW", "NONE"))
             assert texts(received)[2:] == expected
+
+    async def test_a_closed_market_has_the_symbols_of_its_next_day(self, tmp_path):
+        names = header({"AAPL": {1: 1, 4: 2}})
+        records = [trade(1, MAY_1, 10, 1), trade(2, MAY_1 + 3 * DAY, 11, 1)]
+        path = write(tmp_path / "weekend.dbn", names, *records)
+        for from_day, expected in {
+            1: ["AAPL = AAPL 2", "TradeMsg 2 0"],
+            9: ["AAPL = AAPL 2"],  # behind the last day
+        }.items():
+            async with controlled(path, from_ns=MAY_1 + from_day * DAY) as (address, _):
+                assert texts(await session(address, wants("AAPL")))[2:] == expected
 
     async def test_a_capture_maps_symbols_as_it_goes(self, tmp_path):
         path = write(

@@ -45,6 +45,8 @@ class Directory:
             self._by_name[interval.name].append(interval)
             self._by_id[interval.instrument_id].append(interval)
         self.is_dated = bool(self._by_id)
+        known = (each for intervals in self._by_id.values() for each in intervals)
+        self._spans = {(each.first_day, each.end_day) for each in known}
 
     def copy(self) -> Directory:
         """Return one that shares the header's names, and learns by itself."""
@@ -86,6 +88,16 @@ class Directory:
             ]
             ids += [number for number, names in self._live.items() if symbol in names]
         return {number: self._raw_symbol(number, day) for number in dict.fromkeys(ids)}
+
+    def day_near(self, day: int) -> int:
+        """Return the day whose names hold on a day: where it has none, those of the next that has.
+
+        Sessions are sent them at once, also while a market is closed; behind the last day, its own.
+        """
+        if not self._spans or any(first <= day < end for first, end in self._spans):
+            return day
+        later = [first for first, _ in self._spans if first > day]
+        return min(later) if later else max(end for _, end in self._spans) - 1
 
     def days(self, stype_in: str, symbol: str) -> set[int]:
         """Return the days from which on a symbol stands for something, as far as is known."""

@@ -440,10 +440,13 @@ class Stream:
     def _send_snapshot(self, subscription: Subscription) -> None:
         """Send the books as they are at the live point, from which on the records follow.
 
-        Those without orders are sent too, so that the client knows that it has all of them.
+        Those without orders are sent too, so that the client knows that it has all of them. Input
+        that has no orders has no books.
         """
         run = self._run
         subscription.begin = run.position
+        if not self._pass.played.has("mbo"):
+            return
         empty = set(subscription.named)
         for records in run.snapshot(subscription.ids):
             if records.dtype == MBO and len(records):

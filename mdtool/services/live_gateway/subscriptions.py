@@ -192,7 +192,7 @@ class Subscriptions:
         """Continue at another place, of another pass over the stream perhaps."""
         self._directory = directory
         self._ids.clear()
-        self._day = self._day_of(ts_ns)
+        self._day = directory.day_near(self._day_of(ts_ns))
         for each in self._active:
             each.begin = 0
             each.resolve(directory, self._day)
