@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import socket
 import warnings
 
+import aiohttp
 import pytest
 
 from mdtool.adapters.live.config import SourceConfig
@@ -15,7 +18,8 @@ from mdtool.core.stream_warnings import warnings_in
 from tests.support.dbn_files import MAY_1, header, order, trade, write
 from tests.support.live_clients import gateway
 from tests.support.live_sources import Reader
-from tests.support.waiting import WITHIN_S
+from tests.support.supervised import FREE_PORTS, serve
+from tests.support.waiting import WITHIN_S, bounded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of pandas, which it imports
@@ -141,6 +145,21 @@ async def test_an_end_leaves_what_has_come_and_nothing_more(trades):
             assert n_records == n_come == source.counts["records"]
         finally:
             await asyncio.to_thread(source.close)
+
+
+@pytest.mark.usefixtures("no_settings")
+async def test_a_stack_is_served_while_its_source_is_unavailable(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("MDTOOL_INGEST_GATEWAY", address)
+    monkeypatch.setenv("MDTOOL_INGEST_DATASET", "XNAS.ITCH")
+    options = ("--ingest", "databento", "--symbols", "AAPL", "--memory", *FREE_PORTS)
+    with serve("all", "-J", *options) as services:
+        addresses = await asyncio.to_thread(services.addresses, 4)
+        url = f"http://{addresses['gateway']}/api/v2/symbols"
+        async with bounded(), aiohttp.ClientSession() as http, http.get(url) as answer:
+            assert (await answer.json())["data"] == []
+        assert await asyncio.to_thread(services.end, signal.SIGINT) == 130
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import logging
 import threading
 import time
@@ -68,7 +70,10 @@ class DatabentoSource:
         self._pipe = _Pipe()
         self._client: Any = None
         self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        if not log.isEnabledFor(logging.DEBUG):  # it tells each of its steps
+            logging.getLogger("databento").setLevel(logging.WARNING)
+        run = functools.partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, name=self.name, daemon=True)
         self._thread.start()
 
     def read(self, n_bytes: int) -> bytes:

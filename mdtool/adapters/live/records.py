@@ -17,6 +17,7 @@ from mdtool.adapters.live.messages import chosen
 from mdtool.adapters.live.port import LiveSource, Request
 from mdtool.core.config import did_you_mean
 from mdtool.core.errors import UsageError
+from mdtool.core.interrupts import Blocking
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class LiveRecords(DbnSource):
     def __init__(self, source: LiveSource) -> None:
         self.counts = source.counts
         self.end = source.end
-        super().__init__(source.name, source.read, source.close)
+        with Blocking.block(source.end):
+            super().__init__(source.name, source.read, source.close)
 
     def close(self) -> None:
         """Close the source, and log what it has brought."""

@@ -118,7 +118,9 @@ class _Source:
         """Send until the source ends."""
         config = await asyncio.to_thread(self._config)
         quotes = QuotePort(config.quotes_at) if config.quotes_at else None
-        with contextlib.closing(self._ticks(config, quotes)) as ticks:
+        # A live source may be waited for.
+        opened = await asyncio.to_thread(self._ticks, config, quotes)
+        with contextlib.closing(opened) as ticks:
             is_of_now = self._wiring.config.simulate
             sender = Sender(config, ticks, is_of_now=is_of_now, quotes=quotes)
             try:
