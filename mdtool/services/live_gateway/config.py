@@ -29,6 +29,7 @@ class LiveGatewayConfig:
         "Playback speed: 1 is real time, 10 ten times that, 0 as fast as clients read; by default "
         "1 for files, and 0 for stdin, which is live as it arrives.",
         low=0,
+        example=1.0,
         is_common=True,
     )
     at_end: str = setting(
