@@ -377,6 +377,8 @@ class Client:
             principal: Principal | TokenError
             try:
                 principal = await security.principal_now(token)
+            except UnknownKeyError as error:  # nothing could tell any more
+                principal = TokenError(str(error))
             except TokenError as error:
                 principal = error
             self._enter(security, lambda: _result(principal))

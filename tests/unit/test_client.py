@@ -7,15 +7,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from mdtool.adapters.identity.config import OPTIONAL
+from mdtool.adapters.identity.config import OPTIONAL, REQUIRED, AuthConfig
 from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.logs import PRINCIPAL
-from mdtool.core.permissions import Principal
+from mdtool.core.permissions import Principal, Roles
 from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.http.answers import answering
 from mdtool.services.http.entry import TOKEN, enter
 from mdtool.services.limits import CapacityError, LimitError, Limits
+from mdtool.services.security import Security
 from tests.support.feed_followers import bearer
+from tests.support.issuers import AUDIENCE, ISSUER, claims, new_key, sign, write_jwks
 from tests.support.tokens import Keys
 
 
@@ -158,6 +160,19 @@ def test_wrong_tokens_count_against_their_address_and_right_ones_do_not(tmp_path
     client.authenticate(keys["some"])
     client.spend_request()
     assert client.identity not in {"10.0.0.1", "localhost"}
+
+
+@pytest.mark.usefixtures("no_refill")
+async def test_tokens_with_unknown_keys_count_as_wrong_ones(tmp_path):
+    jwks = write_jwks(tmp_path / "jwks.json", new_key("one"))
+    config = AuthConfig(mode=REQUIRED, issuer=ISSUER, audience=AUDIENCE, jwks=jwks)
+    admission = Admission(Limits(requests_per_s=2), Security(config, Roles({}), {}))
+    token = sign(new_key("two"), claims())
+    for _ in range(2):
+        with pytest.raises(TokenError, match="its key is unknown"):
+            await admission.client("10.0.0.1").authenticate_now(token)
+    with pytest.raises(LimitError):
+        await admission.client("10.0.0.1").authenticate_now(token)
 
 
 def test_who_authenticates_later_takes_its_connection_along(tmp_path):
