@@ -11,7 +11,7 @@ from tests.support.browser import chromium
 from tests.support.gateways import gateway_of
 from tests.support.issuers import CLIENT, provider
 from tests.support.sign_in import StrictIssuer, security_of
-from tests.support.tokens import required_by_gateways
+from tests.support.tokens import Keys, required_by_gateways
 
 NOWHERE = "http://127.0.0.1:1/"
 BASE = "/desk/md"
@@ -110,6 +110,68 @@ async def test_the_book_signs_in_too(market, monkeypatch):
             await tab.run(f"{BUTTON}.click()")
         await tab.until("document.querySelector('#notice').textContent.includes('right')")
         assert found.authorized[0]["redirect_uri"].endswith(f"{BASE}/book")
+
+
+CONNECTED = "document.querySelector('#state').dataset.state === 'connected'"
+
+
+@pytest.mark.parametrize("name", ["stomp", "call"])
+async def test_a_test_page_signs_in_and_stays_connected(market, monkeypatch, name):
+    async with (
+        StrictIssuer().serving() as found,
+        page_of(market, monkeypatch, found.issuer, f"/demo/{name}") as (tab, _),
+    ):
+        found.valid_s = VALID_S
+        await tab.until(OFFERED)
+        await tab.send("Page.addScriptToEvaluateOnNewDocument", source=HASTEN)
+        async with tab.leaving():
+            await tab.run(f"{BUTTON}.click()")
+        await tab.until(f"{CONNECTED} && !document.querySelector('#sign-in').open")
+        assert found.authorized[0]["redirect_uri"].endswith(f"{BASE}/demo/{name}")
+        while len(found.renewed) < 2:
+            await tab.run("new Promise((resolve) => setTimeout(resolve, 50))")
+        if name == "stomp":
+            await tab.run("document.querySelector('#follow').requestSubmit()")
+        market.trade("AAPL", 199.5, 1)
+        await tab.until("document.body.innerText.includes('199.5')")
+        assert await tab.run(CONNECTED)
+        assert not any("Security" in complaint for complaint in tab.complaints)
+
+
+async def test_the_call_page_takes_a_pasted_key(market, monkeypatch, tmp_path):
+    keys = Keys(tmp_path)
+    required_by_gateways(monkeypatch, keys.security)
+    async with gateway_of(market.address) as client, chromium() as tab:
+        await tab.open(f"http://{client.host}:{client.port}/demo/call?room=desk")
+        await tab.until("document.querySelector('#sign-in').open")
+        for key, is_right in (("wrong", False), (keys["all"], True)):
+            await tab.run(
+                f"document.querySelector('#token').value = '{key}';"
+                "document.querySelector('#sign-in form').requestSubmit()"
+            )
+            if not is_right:
+                await tab.until("!document.querySelector('#token-problem').hidden")
+        await tab.until(f"{CONNECTED} && document.querySelector('#price').value === '187.25'")
+        # The servers of calls are read with the token, too.
+        await tab.run("document.querySelector('#call').requestSubmit()")
+        await tab.until("document.querySelector('#state dd').innerText === 'in desk'")
+
+
+async def test_the_page_of_graphql_signs_in(market, monkeypatch, tmp_path):
+    keys = Keys(tmp_path)
+    required_by_gateways(monkeypatch, keys.security)
+    async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
+        await tab.open(f"http://{client.host}:{client.port}/graphiql")
+        await tab.until("document.querySelector('#graphiql form')")
+        await tab.click("#graphiql form button")
+        await tab.until("document.querySelector('#sign-in').open")
+        await tab.run(
+            f"document.querySelector('#token').value = '{keys['all']}';"
+            "document.querySelector('#sign-in form').requestSubmit()"
+        )
+        await tab.until("!document.querySelector('#sign-in').open")
+        await tab.click("#graphiql form button")
+        await tab.until("document.querySelector('pre').innerText.includes('\"symbol\": \"AAPL\"')")
 
 
 async def test_who_comes_back_with_another_state_is_not_signed_in(market, monkeypatch):

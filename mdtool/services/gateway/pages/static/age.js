@@ -1,6 +1,7 @@
 // How old updates are when the gateway writes them, in the header of a page.
 
 import { age } from "./numbers.js";
+import { request } from "./rest.js";
 
 const EVERY_MS = 2000;
 const TIMEOUT_MS = 5000;
@@ -8,7 +9,7 @@ const where = document.getElementById("age");
 
 async function look() {
   try {
-    const response = await fetch("health", { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const response = await request("health", {}, TIMEOUT_MS);
     const { status, age_ms: milliseconds } = await response.json();
     show(status, milliseconds === null ? "none lately" : `${shown(milliseconds)} old`);
   } catch {

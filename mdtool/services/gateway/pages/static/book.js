@@ -4,7 +4,7 @@ import "./sign-in.js";  // first: the user may have come back from the issuer
 
 import { showLevels } from "./ladder.js";
 import { count, decimalsOf, padded } from "./numbers.js";
-import { token } from "./token.js";
+import { request } from "./rest.js";
 
 const DEPTH = 10;
 const BUSY_MS = 200;    // between looks at a book that changes
@@ -28,10 +28,8 @@ let instruments = "";
 class Unauthorized extends Error {}
 
 async function ask(path, options = {}) {
-  const response = await fetch(path,
-    { signal: AbortSignal.timeout(TIMEOUT_MS), headers: token.headers, ...options });
+  const response = await request(path, options, TIMEOUT_MS);
   if (response.status === 401) {
-    token.reject();
     throw new Unauthorized();
   }
   return { status: response.status, text: await response.text() };

@@ -3,11 +3,14 @@
 // All hear the JOINs of a room in the same order, their own among them: whoever was there before
 // makes the offer, so that no two peers ever offer to each other at once.
 
+import "./sign-in.js";  // first: the user may have come back from the issuer
+
 import { Connection } from "./connection.js";
 import { ABSENT, amount } from "./numbers.js";
-import { get } from "./rest.js";
+import { get, request } from "./rest.js";
 import { Stomp } from "./stomp.js";
 import { Tape } from "./tape.js";
+import { token } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
 const me = crypto.randomUUID();
@@ -143,9 +146,16 @@ async function join() {
     notify(`nobody will see or hear you: ${error.message}`);
   }
   $("mine").srcObject = media;
-  ({ iceServers } = await (await fetch("api/v1/ice-servers")).json());
+  iceServers = await readIceServers();
   endRoom = stomp.subscribe(`/topic/signaling/${room}`, (_, signal) => hear(signal));
   say("JOIN");
+}
+
+async function readIceServers() {
+  const response = await request("api/v1/ice-servers");
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.message ?? response.statusText);
+  return answer.iceServers;
 }
 
 function leave() {
@@ -236,6 +246,9 @@ stomp.addEventListener("connected", () => {
 });
 stomp.addEventListener("lost", ({ detail }) => show("lost", detail));
 stomp.addEventListener("refused", ({ detail }) => notify(detail));
+
+// Another principal may see other symbols, and what one unit of their sizes is.
+token.addEventListener("change", () => watch($("symbol").value));
 
 const asked = new URLSearchParams(location.search);
 $("room").value = asked.get("room") ?? $("room").value;

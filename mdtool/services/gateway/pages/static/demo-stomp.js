@@ -1,5 +1,7 @@
 // The test page of STOMP: follow topics, see the latest of each, and send.
 
+import "./sign-in.js";  // first: the user may have come back from the issuer
+
 import { Stomp } from "./stomp.js";
 
 const MOST_LOG_LINES = 100;

@@ -1,4 +1,11 @@
-"use strict";
+// A page for operations, GraphiQL or a plain one, with the token where the gateway requires one.
+
+import "./sign-in.js";  // first: the user may have come back from the issuer
+
+import { request } from "./rest.js";
+import { token } from "./token.js";
+
+const UNAUTHORIZED = 4401;
 
 const QUERY = `# What the market is now. Ctrl-Enter runs the operation at the cursor.
 query Now {
@@ -27,7 +34,13 @@ function show(element) {
   socket.protocol = socket.protocol.replace("http", "ws");
   const fetcher = GraphiQL.createFetcher({
     url: "graphql",
-    wsClient: graphqlWs.createClient({ url: socket.href }),
+    fetch: (url, options) =>
+      request(url, { ...options, headers: { ...options.headers, ...token.headers } }),
+    wsClient: graphqlWs.createClient({
+      url: socket.href,
+      connectionParams: () => token.headers,
+      on: { closed: ({ code }) => code === UNAUTHORIZED && token.reject() },
+    }),
   });
   const page = React.createElement(GraphiQL, { fetcher, defaultQuery: QUERY });
   ReactDOM.createRoot(element).render(page);
@@ -49,9 +62,9 @@ function showPlain(element) {
   form.append(query, run, result);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const response = await fetch("graphql", {
+    const response = await request("graphql", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...token.headers },
       body: JSON.stringify({ query: query.value }),
     }).catch(() => null);
     const text = await response?.text();

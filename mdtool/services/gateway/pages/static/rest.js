@@ -1,4 +1,4 @@
-// Requests to REST v2.
+// Requests to the gateway, with the token where there is one, and those to REST v2.
 
 import { isRow } from "./rows.js";
 import { token } from "./token.js";
@@ -14,6 +14,16 @@ export class RestError extends Error {
   }
 }
 
+// As `fetch` does; signing in begins where the gateway requires that.
+export async function request(path, options = {}, timeoutMs = TIMEOUT_MS) {
+  const response = await fetch(path,
+    { signal: AbortSignal.timeout(timeoutMs), headers: token.headers, ...options });
+  if (response.status === 401) {
+    token.reject();
+  }
+  return response;
+}
+
 // Returns the {data, next} of a feed, with those of its rows that are some; raises RestError where
 // the answer has an error, or is none of a gateway.
 export async function get(path, query = {}) {
@@ -22,14 +32,10 @@ export async function get(path, query = {}) {
   let response;
   let answer;
   try {
-    response = await fetch(url,
-      { signal: AbortSignal.timeout(TIMEOUT_MS), headers: token.headers });
+    response = await request(url);
     answer = await response.json();
   } catch {
     throw new RestError("The gateway does not answer.", response?.status ?? 0);
-  }
-  if (response.status === 401) {
-    token.reject();
   }
   if (!response.ok) {
     const retryAfterS = Number(response.headers.get("Retry-After")) || null;

@@ -1,9 +1,16 @@
 // STOMP 1.2 over a WebSocket, as much of it as pages of the gateway need.
-// After a connection is lost it is opened again, with every subscription.
+// After a connection is lost it is opened again, with every subscription, and with the token of the
+// page where the gateway requires one.
+
+import { token } from "./token.js";
 
 const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 5_000;
 const BEAT_MS = 10_000;
+const UNAUTHORIZED = 4401;
+const TOKENS = "/app/auth";
+// The message where a token is missing or not valid, but not where that is unknown as yet.
+const OF_TOKENS = /^CONNECT: token(?!.*try again)/;
 const ESCAPES = { "\\": "\\\\", "\n": "\\n", ":": "\\c", "\r": "\\r" };
 const ORIGINALS = { "\\\\": "\\", "\\n": "\n", "\\c": ":", "\\r": "\r" };
 
@@ -36,21 +43,32 @@ export class Stomp extends EventTarget {
   #delayMs = FIRST_DELAY_MS;
   #beat = null;
   #socket = null;
+  #retry = null;
+  #isRejected = false;
 
   isConnected = false;
 
+  constructor() {
+    super();
+    token.addEventListener("change", () => this.#reopen());
+    token.addEventListener("renewed", () => this.#authenticate());
+  }
+
   open() {
+    clearTimeout(this.#retry);
+    this.#isRejected = false;
     const url = new URL("ws/websocket", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
-    this.#socket = new WebSocket(url, ["v12.stomp"]);
-    this.#socket.onopen = () =>
+    const socket = this.#socket = new WebSocket(url, ["v12.stomp"]);
+    socket.onopen = () =>
       this.#write("CONNECT", {
         "accept-version": "1.2",
         host: location.hostname,
         "heart-beat": `${BEAT_MS},0`,
+        ...token.headers,
       });
-    this.#socket.onmessage = ({ data }) => this.#take(data);
-    this.#socket.onclose = ({ code, reason }) => this.#lose(code, reason);
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#take(data);
+    socket.onclose = ({ code, reason }) => socket === this.#socket && this.#lose(code, reason);
   }
 
   // Calls `tell` with the destination and the content of each message; returns how to end that.
@@ -69,6 +87,31 @@ export class Stomp extends EventTarget {
       const headers = { destination, "content-type": "application/json" };
       this.#write("SEND", headers, JSON.stringify(content));
     }
+  }
+
+  // As another principal.
+  #reopen() {
+    const socket = this.#socket;
+    if (socket === null) return;
+    this.isConnected = false;
+    clearInterval(this.#beat);
+    this.open();
+    socket.close();
+  }
+
+  // With the token that was renewed: on the connection, or where that has ended, on a new one.
+  #authenticate() {
+    if (this.isConnected) {
+      this.#write("SEND", { destination: TOKENS }, token.value);
+    } else if (this.#isRejected) {
+      this.#reopen();
+    }
+  }
+
+  // There is no further attempt before there is another token.
+  #reject() {
+    this.#isRejected = true;
+    token.reject();
   }
 
   #follow(id, destination) {
@@ -93,6 +136,9 @@ export class Stomp extends EventTarget {
         this.#follow(id, destination);
       }
       this.dispatchEvent(new CustomEvent("connected"));
+    } else if (command === "ERROR" && !this.isConnected) {
+      if (OF_TOKENS.test(headers.message)) this.#reject();
+      this.dispatchEvent(new CustomEvent("refused", { detail: headers.message }));
     } else if (command === "ERROR") {
       // Else the next connection would end in the same way.
       this.#subscriptions.delete(headers["receipt-id"] ?? `sub-${this.#lastId}`);
@@ -104,7 +150,9 @@ export class Stomp extends EventTarget {
     this.isConnected = false;
     clearInterval(this.#beat);
     this.dispatchEvent(new CustomEvent("lost", { detail: reason || `closed with ${code}` }));
-    setTimeout(() => this.open(), this.#delayMs);
+    if (code === UNAUTHORIZED) this.#reject();
+    if (this.#isRejected) return;
+    this.#retry = setTimeout(() => this.open(), this.#delayMs);
     this.#delayMs = Math.min(2 * this.#delayMs, LONGEST_DELAY_MS);
   }
 }
