@@ -6,10 +6,13 @@ import contextlib
 import datetime as dt
 import time
 
+import aiohttp
 import databento_dbn as dbn
 import numpy as np
 import pytest
 
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.server import LiveGateway
 from mdtool.wire.dbn_records import DTYPES, RTYPE_DEFINITION, shifted
 from mdtool.wire.live import Start
 from tests.support.dbn_files import DAY, MAY_1, header, order, trade, write
@@ -22,6 +25,7 @@ from tests.support.live_clients import (
     trades_apart,
     wants,
 )
+from tests.support.services import running
 
 MS = 10**6
 SECOND = 10**9
@@ -202,6 +206,25 @@ class TestControl:
             while (await state())[0] == "playing":
                 pass
             assert await state() == ("over", 0)
+
+    async def test_web_pages_of_other_sites_control_nothing(self, live_trades):
+        config = LiveGatewayConfig(port=0)
+        async with (
+            running(LiveGateway(config, [str(live_trades)])) as service,
+            aiohttp.ClientSession() as http,
+        ):
+            url = f"http://{service.addresses['control']}"
+            for origin, status in {
+                "https://evil.example": 403,
+                "null": 403,
+                "http://127.0.0.1:1": 403,
+                url: 200,
+            }.items():
+                headers = {"Origin": origin}
+                async with http.post(f"{url}/set-speed?speed=2", headers=headers) as answer:
+                    assert answer.status == status
+                async with http.get(f"{url}/status", headers=headers) as answer:
+                    assert answer.status == 200
 
     async def test_what_is_not_valid(self, live_trades):
         async with controlled(live_trades) as (_, control):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from mdtool.core.descriptors import shortage
+from mdtool.core.permissions import ForbiddenError
 from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.http.answers import (
     IDENTIFY,
@@ -21,6 +22,7 @@ from mdtool.services.http.answers import (
 )
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
 
+_SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 STOP_GRACE_S = 0.2
 """How long requests may continue once the service stops: readers learn why their lines end."""
 
@@ -59,6 +61,8 @@ def control_application(
         return answer(encode_object({"status": "ok"}))
 
     def admit(policy: Policy, request: web.Request) -> Awaitable[None] | None:
+        if admission.security is None:  # a token would be no page's
+            _check_origin(request)
         return enter(request, identify(request), policy)
 
     statuses = {**statuses, **ENTRY_STATUSES}
@@ -78,3 +82,16 @@ def control_application(
             app.router.add_route(method, path, answered)
     app.router.add_route("*", "/{path:(?s:.*)}", no_route)
     return app
+
+
+def _check_origin(request: web.Request) -> None:
+    """Check that no web page of another site commands what its reader's machine can reach.
+
+    Raises
+    ------
+    ForbiddenError
+    """
+    origin = request.headers.get(hdrs.ORIGIN)
+    is_foreign = origin is not None and origin.partition("://")[2] != request.host
+    if is_foreign and request.method not in _SAFE:
+        raise ForbiddenError(f"web pages of {origin} may not control this service")
