@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Final
+
+_JITTER: Final = random.Random()  # noqa: S311 - spreads load only
+"""Its own, so that retries in a thread do not change the numbers of who seeds the module's."""
 
 
 def delays(first_s: float = 0.05, cap_s: float = 5.0, jitter: float = 0.2) -> Iterator[float]:
@@ -21,5 +25,5 @@ def delays(first_s: float = 0.05, cap_s: float = 5.0, jitter: float = 0.2) -> It
     """
     delay_s = first_s
     while True:
-        yield delay_s * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - spreads load only
+        yield delay_s * _JITTER.uniform(1 - jitter, 1 + jitter)
         delay_s = min(delay_s * 2, cap_s)
