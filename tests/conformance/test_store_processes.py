@@ -18,7 +18,7 @@ from mdtool.adapters.stores.errors import (
 )
 from tests.support.processes import ChildProcess
 from tests.support.store_writer import TRADES
-from tests.support.stores import NOON_NS, STORES, claim_when_free, run, step
+from tests.support.stores import NOON_NS, STORES, claim_when_free, run, share, step
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,13 +130,14 @@ def test_a_store_opened_by_many_at_once_is_created_once(url):
 
 
 def test_pages_by_cursor_skip_and_repeat_nothing_while_others_write(url):
-    crowd = [(0, 1, 1, NOON_NS + n // 1_000) for n in range(4_000)]
+    count = 4_000 // share(url)
+    crowd = [(0, 1, 1, NOON_NS + n // 1_000) for n in range(count)]
     has_read = threading.Event()
     with open_store(url) as store, open_history(url) as history:
         for stream in ("b", "d", "f"):
             store.write(step(["AAPL"], run(stream, 0, crowd)))
         numbers = {stream.number for stream in history.streams()}
-        wanted = {(number, n) for number in numbers for n in range(4_000)}
+        wanted = {(number, n) for number in numbers for n in range(count)}
 
         def write() -> None:
             with open_store(url) as other:
@@ -163,9 +164,9 @@ def test_pages_by_cursor_skip_and_repeat_nothing_while_others_write(url):
 
 
 def test_an_interrupted_reader_reads_on(url):
-    outcome = []
+    outcome, count = [], 50_000 // share(url)
     with open_store(url) as store, open_history(url) as history:
-        store.write(step(["AAPL"], run("a", 0, [(0, 1, 1, NOON_NS)] * 50_000)))
+        store.write(step(["AAPL"], run("a", 0, [(0, 1, 1, NOON_NS)] * count)))
 
         def read() -> None:
             try:
@@ -180,4 +181,4 @@ def test_an_interrupted_reader_reads_on(url):
             history.interrupt()
             thread.join(0.02)
         assert len(outcome) == 1
-        assert history.symbols()[0].trade_count == 50_000
+        assert history.symbols()[0].trade_count == count

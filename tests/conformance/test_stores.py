@@ -9,7 +9,16 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreGapError, StoreUnavailableError
 from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradeKey
 from mdtool.core.errors import ConfigError
-from tests.support.stores import MS, NOON_NS, STORES, NewUrl, claim_when_free, run, step
+from tests.support.stores import (
+    MS,
+    NOON_NS,
+    STORES,
+    NewUrl,
+    claim_when_free,
+    run,
+    share,
+    step,
+)
 
 AAPL, MSFT = 0, 1
 SYMBOLS = ["AAPL", "MSFT"]
@@ -30,6 +39,15 @@ def url(new_url: NewUrl) -> str:
 def store(url):
     with open_store(url) as store:
         yield store
+
+
+@pytest.fixture
+def parts(url: str, monkeypatch) -> int:
+    """By what many trades are divided, and so that they are more than one page."""
+    if share(url) > 1:
+        monkeypatch.setattr("mdtool.adapters.stores.mongodb.reader.PAGE_TRADES", 4_000)
+        monkeypatch.setattr("mdtool.adapters.stores.mongodb.store._PRUNED", 1_000)
+    return share(url)
 
 
 def trade(price: int, symbol: int = AAPL, volume: int = 1, at_ns: int = NOON_NS):
@@ -199,13 +217,14 @@ def test_all_trades_come_in_order_and_within_bounds(store):
     assert list(store.trades("AAPL", NOON_NS + 150 * MS)) == []
 
 
-def test_other_methods_may_be_called_between_two_pages_of_all_trades(store):
-    store.write(step(SYMBOLS, run("a", 0, trades(0, 120_000, every_ns=1))))
+def test_other_methods_may_be_called_between_two_pages_of_all_trades(store, parts):
+    count = 120_000 // parts
+    store.write(step(SYMBOLS, run("a", 0, trades(0, count, every_ns=1))))
     seen = []
     for page in store.trades("AAPL"):
         store.write(step(SYMBOLS, run("b", len(seen), trades(0, len(page), MSFT, every_ns=1))))
         seen += prices(page)
-    assert seen == list(range(1, 120_001))
+    assert seen == list(range(1, count + 1))
     assert len(store.page("MSFT", 1)) == 1
 
 
@@ -365,7 +384,7 @@ def test_nothing_is_interrupted_where_nothing_is_read(store):
 
 def test_an_unknown_scheme_is_rejected_with_the_known_ones():
     for opener in (open_store, open_history):
-        with pytest.raises(ConfigError, match="sqlite, postgresql"):
+        with pytest.raises(ConfigError, match="sqlite, postgresql, mongodb"):
             opener("mysql://localhost")
 
 
@@ -396,38 +415,38 @@ def test_the_first_lot_of_a_symbol_stays(url):
         ]
 
 
-def test_what_is_old_is_pruned_and_totals_agree_with_what_remains(store):
-    minute = 60 * 10**9
-    rows = [trade(n + 1, at_ns=NOON_NS + n * minute // 100) for n in range(50_000)]
+def test_what_is_old_is_pruned_and_totals_agree_with_what_remains(store, parts):
+    minute, a_minute = 60 * 10**9, 100 // parts
+    rows = [trade(n + 1, at_ns=NOON_NS + n * minute // a_minute) for n in range(500 * a_minute)]
     gone = [trade(7, MSFT, at_ns=NOON_NS + n) for n in range(100)]
     past = [bar(60 * place, interval=minute) for place in range(400)]
     session = (1, 1, 1, 1, 100, 100, NOON_NS + 99, NOON_NS)
     store.write(step(SYMBOLS, run("a", 0, rows), run("b", 0, gone), bars=past))
     store.write(step(SYMBOLS, sessions={MSFT: session}))
     cut_ns = NOON_NS + 300 * minute
-    assert store.prune(cut_ns) == 30_000 + 100
+    assert store.prune(cut_ns) == 300 * a_minute + 100
     assert store.prune(cut_ns) == 0
-    assert store.symbols() == [SymbolTotals("AAPL", 20_000, rows[-1][3])]
+    assert store.symbols() == [SymbolTotals("AAPL", 200 * a_minute, rows[-1][3])]
     assert store.recount() == []
     kept = [page.trades.price for page in store.trades("AAPL")]
-    assert np.concatenate(kept).tolist() == list(range(30_001, 50_001))
+    assert np.concatenate(kept).tolist() == list(range(300 * a_minute + 1, 500 * a_minute + 1))
     assert store.bars("AAPL", minute, 1_000)["start_ns"].min() == cut_ns
     assert store.load(10, 0).symbols == []
-    assert (store.position("a"), store.position("b")) == (50_000, 100)
+    assert (store.position("a"), store.position("b")) == (len(rows), 100)
     store.write(step(SYMBOLS, run("b", 100, [trade(8, MSFT, at_ns=cut_ns)])))
     assert store.symbols()[1] == SymbolTotals("MSFT", 1, cut_ns)
-    assert store.prune(2**62) == 20_001
+    assert store.prune(2**62) == 200 * a_minute + 1
     assert store.symbols() == store.recount() == []
 
 
-def test_rows_and_blocks_are_pruned_alike(store):
+def test_rows_and_blocks_are_pruned_alike(store, parts):
     """Whatever the size of the writes, and however they overlap."""
-    written = []
-    for first, count in ((0, 3), (3, 500), (100, 70), (50, 5), (800, 5_000)):
+    written, many = [], 5_000 // parts
+    for first, count in ((0, 3), (3, 500), (100, 70), (50, 5), (800, many)):
         rows = trades(first, count)
         store.write(step(SYMBOLS, run(f"s{first}", 0, rows)))
         written += [row[3] for row in rows]
-    for cut in (0, 1, 120, 500, 3_000, 5_799):
+    for cut in (0, 1, 120, 500, 800 + many // 2, 799 + many):
         before_ns = NOON_NS + cut * MS
         store.prune(before_ns)
         written = [at_ns for at_ns in written if at_ns >= before_ns]

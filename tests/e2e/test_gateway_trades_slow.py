@@ -49,7 +49,7 @@ def endless_postgresql(url: str):
 ENDLESSNESS = {"sqlite": endless_sqlite, "postgresql": endless_postgresql}
 
 
-@pytest.mark.parametrize("scheme", STORES)
+@pytest.mark.parametrize("scheme", ENDLESSNESS)
 async def test_a_store_that_takes_for_ever_is_504_and_others_are_served(scheme, tmp_path):
     with STORES[scheme](tmp_path) as new_url:
         url = new_url()

@@ -5,7 +5,7 @@ Where `TESTS_REQUIRE_ALL` is 1, as it is in CI, a test fails instead of being sk
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -37,6 +37,7 @@ PROGRAMS: Final = {
     "systemd-analyze": ("systemd-analyze",),
     "hadolint": ("hadolint",),
     "kustomize": ("kustomize",),
+    "go": ("go",),
 }
 """The programs of tests, and the names that systems have for them."""
 
@@ -113,7 +114,13 @@ def _made(
     if folder.is_dir():
         return folder, ""
     base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix=f"{name}-") as scratch:
+    with (
+        (base / f"{name}.lock").open("w") as lock,
+        tempfile.TemporaryDirectory(dir=base, prefix=f"{name}-") as scratch,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():  # another process of the run was here first
+            return folder, ""
         making = Path(scratch) / "making"
         making.mkdir()
         for file in files:
@@ -130,6 +137,5 @@ def _made(
         made = Path(scratch) / "made"
         made.mkdir()
         shutil.move(making / product, made)
-        with contextlib.suppress(OSError):  # another process of the run was there first
-            made.rename(folder)
+        made.rename(folder)
     return folder, ""

@@ -40,11 +40,25 @@ def postgresql_stores(_folder: Path) -> Iterator[NewUrl]:
     yield lambda: server.url(server.create_database())
 
 
+@contextlib.contextmanager
+def mongodb_stores(_folder: Path) -> Iterator[NewUrl]:
+    """Databases of a server that all tests share."""
+    from tests.support.mongodb_servers import shared_server
+
+    yield shared_server().url
+
+
 STORES: Final[dict[str, Callable[[Path], AbstractContextManager[NewUrl]]]] = {
     "sqlite": sqlite_stores,
     "postgresql": postgresql_stores,
+    "mongodb": mongodb_stores,
 }
 """Where the tests of a store get theirs, by the scheme of its URL."""
+
+
+def share(url: str) -> int:
+    """By what tests divide many trades: FerretDB reads all for a page, 10,000 a second."""
+    return 20 if url.startswith("mongodb:") else 1
 
 
 def run(stream_id: str, first: int, trades, *, frames: int | None = None, is_part: bool = False):

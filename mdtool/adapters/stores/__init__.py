@@ -13,6 +13,7 @@ __all__ = ["SCHEMES", "Care", "Store", "TradeHistory", "open_care", "open_histor
 SCHEMES: Final = {
     "sqlite": "mdtool.adapters.stores.sqlite",
     "postgresql": "mdtool.adapters.stores.postgresql",
+    "mongodb": "mdtool.adapters.stores.mongodb",
 }
 """Modules with classes `Store` and `History`, called with a URL; imported on first use.
 
@@ -58,7 +59,7 @@ def open_care(url: str) -> Care:
     if not hasattr(module, "Care"):
         raise UsageError(
             f"{url.partition(':')[0]}: mdtool does not copy or compact it; use the database's own "
-            "tools: pg_dump, pg_restore, VACUUM"
+            "tools, such as pg_dump and pg_restore, or mongodump and mongorestore"
         )
     care: Care = module.Care(url)
     return care

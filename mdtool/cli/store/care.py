@@ -29,7 +29,7 @@ def backup(
 
     FILE appears once it is complete and on the disk. It is a store too: `mdtool digest
     sqlite:///FILE`, `mdtool store check` and every tool for SQLite read it. Stores in PostgreSQL
-    are copied with pg_dump.
+    and MongoDB are copied with pg_dump and mongodump.
 
     Example: mdtool store backup /backups/trades.db
     """

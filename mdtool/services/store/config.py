@@ -14,7 +14,8 @@ class StoreConfig:
 
     store: str | None = setting(
         None,
-        "The store: sqlite:///PATH or postgresql://HOST/NAME; by default that of `serve all`.",
+        "The store: sqlite:///PATH, postgresql://HOST/NAME or mongodb://HOST/NAME; by default that "
+        "of `serve all`.",
         is_common=True,
         example="postgresql://HOST/NAME",
     )
