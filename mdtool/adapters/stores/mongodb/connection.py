@@ -115,7 +115,7 @@ class Connection:
         self.location = location
         self._prepare = prepare
         self._client: MongoClient[dict[str, Any]] | None = None
-        self._is_prepared = False
+        self._prepared: MongoClient[dict[str, Any]] | None = None
         self._lock = threading.Lock()
         self._reading: _Read | None = None
 
@@ -133,11 +133,11 @@ class Connection:
             When the work failed.
         """
         try:
-            return self._attempt(work)
+            return self._attempt(work, read)
         except StoreUnavailableError as error:
-            if not _is_loss(error) or (read is not None and read.is_interrupted):
+            if not _is_loss(error):
                 raise
-        return self._attempt(work)
+        return self._attempt(work, read)
 
     def read(self, work: Callable[[Documents], T]) -> T:
         """Return the result of work, which `interrupt` may end."""
@@ -151,7 +151,7 @@ class Connection:
                 self._reading = None
         if read.is_interrupted:
             self.close()  # the request may go on, on a connection that nobody else uses then
-            raise StoreInterruptedError(f"{self.address}: interrupted")
+            raise self._interrupted()
         if read.error is not None:
             raise read.error
         result: T = read.result
@@ -165,33 +165,43 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect."""
-        client, self._client = self._client, None
-        self._is_prepared = False
+        with self._lock:
+            client, self._client, self._prepared = self._client, None, None
         if client is not None:
             client.close()
 
-    def _attempt(self, work: Callable[[Documents], T]) -> T:
+    def _attempt(self, work: Callable[[Documents], T], read: _Read | None) -> T:
         with self._translated():
-            if self._client is None:
-                self._client = self._connect()
-            database = self._client.get_database(
+            client = self._opened(read)
+            database = client.get_database(
                 self.location.database,
                 write_concern=_DURABLE,
                 read_preference=ReadPreference.PRIMARY,
             )
             try:
-                if not self._is_prepared:
+                if self._prepared is not client:
                     self._prepare(database)
-                    self._is_prepared = True
+                    self._prepared = client
                 return work(database)
             except BaseException:
-                self._is_prepared = False
+                self._prepared = None
                 raise
+
+    def _opened(self, read: _Read | None) -> MongoClient[dict[str, Any]]:
+        with self._lock:
+            if read is not None and read.is_interrupted:  # nobody would close its client
+                raise self._interrupted()
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
 
     def _connect(self) -> MongoClient[dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # which a start of a service shows already
             return MongoClient(self.location.url, **self.location.options)
+
+    def _interrupted(self) -> StoreInterruptedError:
+        return StoreInterruptedError(f"{self.address}: interrupted")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
