@@ -221,6 +221,13 @@ class Frames:
             self.select(~rows), refused_offset=offsets[order], refused_reason=reasons[order]
         )
 
+    def refuse_probes(self, reason: Reason) -> Self:
+        """Return the run with its probes among the refused."""
+        probes = self.refused_reason == PROBE
+        if not probes.any():
+            return self
+        return replace(self, refused_reason=np.where(probes, np.uint8(reason), self.refused_reason))
+
     def refusals(self) -> NDArray[np.int64]:
         """Return how many frames were refused, by `Reason`, int64[REASONS]."""
         return np.bincount(self.refused_reason, minlength=REASONS)[:REASONS]

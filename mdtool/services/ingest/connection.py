@@ -14,7 +14,7 @@ import numpy as np
 
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import MdtoolError, PeerError
-from mdtool.core.trades import REASONS, Frames, reasons_text
+from mdtool.core.trades import REASONS, Frames, Reason, reasons_text
 from mdtool.services.client import Admission, Client, ClientLog
 from mdtool.services.ingest.intake import Intake, Stream
 from mdtool.services.security import writable
@@ -265,14 +265,19 @@ class Connection(asyncio.BufferedProtocol):
     def _may_write(self, symbol: str) -> bool:
         return self._client.principal.access.can_write(symbol)
 
-    def _writable(self, frames: Frames) -> Frames:
-        """Refuse the trades of symbols that the client may not write."""
+    def _writable(self, frames: Frames, stream_id: str) -> Frames:
+        """Refuse the trades of symbols that the client may not write.
+
+        Also probes of a stream with such a name: readers get them as states of that symbol.
+        """
         permitted = writable(frames, self._decoder.symbols, self._client.principal.access)
-        self._tally.forbidden += len(frames.trades) - len(permitted.trades)
+        if not self._may_write(stream_id):
+            permitted = permitted.refuse_probes(Reason.SYMBOL)
+        self._tally.forbidden += int((permitted.refusals() - frames.refusals()).sum())
         return permitted
 
     def _publish(self, stream: Stream, frames: Frames) -> None:
-        frames = self._writable(frames)
+        frames = self._writable(frames, stream.stream_id)
         self._tally.add(frames)
         self._intake.publish(stream, frames)
         if not self._intake.has_room:

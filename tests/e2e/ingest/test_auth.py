@@ -10,7 +10,8 @@ import pytest
 from mdtool.adapters.identity import api_keys
 from mdtool.adapters.identity.config import OPTIONAL
 from mdtool.core.addresses import parse_address
-from mdtool.wire.frames import Ack, Resume, encode_auth, encode_hello
+from mdtool.core.trades import PROBE, Reason
+from mdtool.wire.frames import PROBE_FRAME, Ack, Resume, encode_auth, encode_hello
 from tests.support.ingest_servers import Client, frame, frames, prices, serving
 from tests.support.tokens import Keys
 from tests.support.waiting import bounded
@@ -92,6 +93,17 @@ async def test_a_stream_is_of_the_principal_that_opened_it(keys, ledger, address
         again.writer.write(encode_auth(keys["all"]) + encode_hello("s"))
         assert await again.reply() == Resume(3)
     assert ledger.prices("s") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("role", "refused"), [("all", 0), ("some", 1), ("elsewhere", 1)])
+async def test_a_probe_is_a_state_of_the_symbol_that_its_stream_is_called(
+    keys, ledger, address, role, refused
+):
+    probe = encode_auth(keys[role]) + encode_hello("MSFT") + PROBE_FRAME
+    ack = await finish(address, probe)
+    assert ack.message.startswith(f"Accepted 0 ticks, refused {refused}")
+    assert ("1 without permission" in ack.message) == bool(refused)
+    assert ledger.reasons["MSFT"] == {0: Reason.SYMBOL if refused else PROBE}
 
 
 async def test_a_stream_stays_its_principals_at_another_server(keys, ledger, aggregator):
