@@ -7,7 +7,6 @@ import re
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -28,11 +27,9 @@ from mdtool.adapters.stores.postgresql import connection
 from mdtool.adapters.stores.postgresql.store import _STATEMENTS
 from mdtool.core.errors import EXIT_STARTUP, ConfigError
 from tests.support.pgbouncer import pgbouncer
-from tests.support.postgres_proxy import Proxy
 from tests.support.postgres_servers import PASSWORD, postgres_server
-from tests.support.postgres_writer import RUN_FRAMES, SYMBOLS, frames
-from tests.support.processes import ChildProcess
 from tests.support.stores import MS, NOON_NS, claim_when_free, step, until_taken
+from tests.support.stream_writer import SYMBOLS, frames
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -60,15 +57,6 @@ def mortal_server():
         yield server
 
 
-@contextlib.contextmanager
-def writing(url, stream, count=FRAMES):
-    """A process that writes a stream; when the block ends it has come to its end."""
-    command = [sys.executable, "-m", "tests.support.postgres_writer", url, stream, str(count)]
-    with ChildProcess(command, cwd=ROOT) as process:
-        yield process
-    assert process.returncode == 0
-
-
 def disconnect_all(connection):
     """Have the server end all other connections to a database."""
     connection.execute(
@@ -82,67 +70,6 @@ def totals(count, streams=1):
     last = NOON_NS + (count - 1) * MS
     half = streams * count // 2
     return [SymbolTotals("AAPL", half, last - MS), SymbolTotals("MSFT", half, last)]
-
-
-def test_two_processes_write_at_once(postgres_url):
-    with writing(postgres_url, "a"), writing(postgres_url, "b"), writing(postgres_url, "a"):
-        pass
-    with open_history(postgres_url) as reader:
-        assert reader.symbols() == totals(FRAMES, streams=2)
-        assert [each.next_sequence for each in reader.streams()] == [FRAMES, FRAMES]
-        assert reader.recount() == []
-
-
-def test_a_server_is_killed_while_it_is_written(mortal_server):
-    url = mortal_server.url(mortal_server.create_database())
-    with open_history(url) as reader, writing(url, "a", 20_000):
-        for restart in range(3):
-            wanted = (restart + 1) * 10 * RUN_FRAMES
-            until_taken(lambda wanted=wanted: reached(reader, wanted))
-            mortal_server.restart()
-    with open_history(url) as reader:
-        assert reader.symbols() == totals(20_000)
-        assert reader.recount() == []
-
-
-def reached(reader, wanted):
-    if sum(each.trade_count for each in reader.symbols()) < wanted:
-        raise StoreUnavailableError("not yet")
-
-
-def test_a_stopped_server_is_unavailable_until_it_restarts(mortal_server):
-    url = mortal_server.url(mortal_server.create_database())
-    with open_store(url) as store, open_history(url) as reader:
-        store.claim()
-        store.write(step(SYMBOLS, frames("a", 0, 10)))
-        mortal_server.kill()
-        for ask in (
-            lambda: store.write(step(SYMBOLS, frames("a", 10, 10))),
-            lambda: store.position("a"),
-            reader.symbols,
-        ):
-            with pytest.raises(StoreUnavailableError) as raised:
-                ask()
-            assert PASSWORD not in str(raised.value)
-        mortal_server.start()
-        store.write(step(SYMBOLS, frames("a", 10, 10)))
-        assert reader.symbols() == totals(20)
-        with open_store(url) as late, pytest.raises(StoreClaimedError):
-            late.claim()
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_commit_whose_answer_is_lost_enters_once(postgres, when):
-    url = postgres.url(postgres.create_database())
-    proxy = Proxy(postgres.port)
-    with proxy, open_store(url.replace(str(postgres.port), str(proxy.port))) as store:
-        store.write(step(SYMBOLS, frames("a", 0, 10)))
-        proxy.cut_next_commit(when)
-        store.write(step(SYMBOLS, frames("a", 10, 10)))
-        assert proxy.cuts == 1
-        assert store.symbols() == totals(20)
-        assert store.position("a") == 20
-        assert store.recount() == []
 
 
 def test_idle_connections_that_the_server_closed_are_reopened(store, other):
@@ -169,28 +96,6 @@ def test_a_market_that_another_process_claimed_is_not_written(store, other, post
     with pytest.raises(StoreClaimedError, match="claimed the store meanwhile"):
         store.write(step(SYMBOLS, frames("a", 0, 10)))
     assert store.symbols() == []
-
-
-def test_a_market_is_free_once_its_process_is_killed(postgres_url):
-    script = (
-        "import sys; from mdtool.adapters.stores import open_store\n"
-        "with open_store(sys.argv[1]) as store:\n"
-        "    store.claim(); print('claimed', flush=True); sys.stdin.read()"
-    )
-    with (
-        open_store(postgres_url) as store,
-        ChildProcess(
-            [sys.executable, "-c", script, postgres_url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as process,
-    ):
-        assert process.stdout.readline() == b"claimed\n"
-        with pytest.raises(StoreClaimedError):
-            store.claim()
-        process.kill()
-        process.wait()
-        claim_when_free(store)
 
 
 def test_a_schema_is_a_store_of_its_own(postgres_url):
@@ -237,7 +142,7 @@ def test_a_read_only_database_is_unavailable_until_it_is_not(store, other, postg
 
 
 def test_a_hot_standby_is_read_and_not_written(mortal_server):
-    url = mortal_server.url(mortal_server.create_database())
+    url = mortal_server.new_url()
     with open_store(url) as store, open_history(url) as reader:
         store.claim()
         store.write(step(SYMBOLS, frames("a", 0, 10)))
@@ -322,7 +227,7 @@ def test_a_lock_that_is_not_granted_times_out(store, other, monkeypatch):
 
 
 def test_a_silent_server_times_out(mortal_server, monkeypatch):
-    url = mortal_server.url(mortal_server.create_database())
+    url = mortal_server.new_url()
     with contextlib.ExitStack() as stack:
         impatient = open_store(f"{url}?connect_timeout=2")
         store = until_taken(lambda: stack.enter_context(impatient))
@@ -458,19 +363,6 @@ def test_an_invalid_url_is_rejected_without_its_secrets(url):
 )
 def test_an_address_is_parsed(url, address):
     assert open_history(url).address == address
-
-
-def test_without_its_client_the_extra_is_named():
-    script = (
-        "import sys; sys.modules['psycopg'] = None\n"
-        "from mdtool.adapters.stores import open_store\n"
-        "open_store('postgresql://localhost/market')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert "ConfigError" in done.stderr
-    assert "pip install 'mdtool[postgres]'" in done.stderr
 
 
 def test_a_value_that_postgresql_cannot_store_is_an_error(store):

@@ -86,10 +86,9 @@ class MongoServer:
         """Continue its process."""
         self._process.send_signal(signal.SIGCONT)
 
-    def url(self, database: str | None = None) -> str:
-        """Return the URL of a database, a new one unless it is named."""
-        name = database or f"test{os.getpid()}_{next(_DATABASES)}"
-        return f"mongodb://127.0.0.1:{self.port}/{name}"
+    def new_url(self) -> str:
+        """Return the URL of a database that is not there yet."""
+        return f"mongodb://127.0.0.1:{self.port}/test{os.getpid()}_{next(_DATABASES)}"
 
 
 def program() -> Path:

@@ -142,6 +142,10 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         return name
 
+    def new_url(self) -> str:
+        """Return the URL of a new database, with user and password."""
+        return self.url(self.create_database())
+
     def own(self, folder: Path) -> None:
         """Hand a folder to the user that the server runs as."""
         if self.account is not None:

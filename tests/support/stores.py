@@ -36,8 +36,7 @@ def postgresql_stores(_folder: Path) -> Iterator[NewUrl]:
     """Databases of a server that all tests share."""
     from tests.support.postgres_servers import shared_server
 
-    server = shared_server()
-    yield lambda: server.url(server.create_database())
+    yield shared_server().new_url
 
 
 @contextlib.contextmanager
@@ -45,7 +44,7 @@ def mongodb_stores(_folder: Path) -> Iterator[NewUrl]:
     """Databases of a server that all tests share."""
     from tests.support.mongodb_servers import shared_server
 
-    yield shared_server().url
+    yield shared_server().new_url
 
 
 STORES: Final[dict[str, Callable[[Path], AbstractContextManager[NewUrl]]]] = {

@@ -1,6 +1,6 @@
 """A process that writes runs into a store.
 
-Run as `python -m tests.support.postgres_writer URL STREAM FRAMES`.
+Run as `python -m tests.support.stream_writer URL STREAM FRAMES`.
 
 Frame n of any stream is a trade of AAPL or MSFT, n + 1 of volume n % 7 + 1 at n milliseconds.
 """

@@ -1,0 +1,160 @@
+"""Stores in servers, which are killed, lost and restarted, with several clients."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from mdtool.adapters.stores import open_history, open_store
+from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
+from mdtool.adapters.stores.port import SymbolTotals
+from tests.support.mongodb_servers import mongodb_server
+from tests.support.postgres_servers import PASSWORD, postgres_server
+from tests.support.processes import ChildProcess
+from tests.support.store_proxies import MongoProxy, PostgresProxy
+from tests.support.stores import MS, NOON_NS, STORES, step, until_taken
+from tests.support.stream_writer import RUN_FRAMES, SYMBOLS, frames
+
+ROOT = Path(__file__).parents[2]
+
+
+class Kind(NamedTuple):
+    """What there is for tests of one kind of server."""
+
+    server: object
+    proxy: object
+    frames: int
+    """As many as one process writes in a few seconds."""
+    extra: str
+    hasty: str
+    """What a URL ends in of a client that soon gives up a server that is not there."""
+
+
+KINDS = {
+    "postgresql": Kind(postgres_server, PostgresProxy, 20_000, "postgres", ""),
+    "mongodb": Kind(mongodb_server, MongoProxy, 5_000, "mongodb", "?serverSelectionTimeoutMS=500"),
+}
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def kind(name):
+    return KINDS[name]
+
+
+@pytest.fixture
+def url(name, tmp_path):
+    """A new database of a server that keeps running."""
+    with STORES[name](tmp_path) as new_url:
+        yield new_url()
+
+
+@pytest.fixture(scope="module")
+def mortal_server(name):
+    """A server that tests kill, and that runs again when they end."""
+    with KINDS[name].server() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def writing(url, stream, count):
+    """A process that writes a stream; when the block ends it has come to its end."""
+    command = [sys.executable, "-m", "tests.support.stream_writer", url, stream, str(count)]
+    with ChildProcess(command, cwd=ROOT) as process:
+        yield process
+    assert process.returncode == 0
+
+
+def totals(count, streams=1):
+    """The totals after so many frames of so many streams."""
+    last = NOON_NS + (count - 1) * MS
+    half = streams * count // 2
+    return [SymbolTotals("AAPL", half, last - MS), SymbolTotals("MSFT", half, last)]
+
+
+def test_two_processes_write_at_once(url, kind):
+    count = kind.frames // 10
+    with writing(url, "a", count), writing(url, "b", count), writing(url, "a", count):
+        pass
+    with open_history(url) as reader:
+        assert reader.symbols() == totals(count, streams=2)
+        assert [each.next_sequence for each in reader.streams()] == [count, count]
+        assert reader.recount() == []
+
+
+def test_a_server_is_killed_while_it_is_written(mortal_server, kind):
+    url = mortal_server.new_url()
+    with open_history(url) as reader, writing(url, "a", kind.frames):
+        for restart in range(3):
+            wanted = (restart + 1) * 10 * RUN_FRAMES
+            until_taken(lambda wanted=wanted: reached(reader, wanted))
+            mortal_server.restart()
+    with open_history(url) as reader:
+        assert reader.symbols() == totals(kind.frames)
+        assert reader.recount() == []
+
+
+def reached(reader, wanted):
+    if sum(each.trade_count for each in reader.symbols()) < wanted:
+        raise StoreUnavailableError("not yet")
+
+
+def test_a_stopped_server_is_unavailable_until_it_restarts(mortal_server, kind):
+    url = mortal_server.new_url()
+    with (
+        open_store(url) as store,
+        open_history(url) as reader,
+        open_history(url + kind.hasty) as hasty,
+    ):
+        store.claim()
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        mortal_server.kill()
+        for ask in (
+            lambda: store.write(step(SYMBOLS, frames("a", 10, 10))),
+            hasty.symbols,
+            lambda: hasty.bars("AAPL", 10**9, 1),
+        ):
+            with pytest.raises(StoreUnavailableError) as raised:
+                ask()
+            assert PASSWORD not in str(raised.value)
+        mortal_server.start()
+        store.write(step(SYMBOLS, frames("a", 10, 10)))
+        assert reader.symbols() == totals(20)
+        with open_store(url) as late, pytest.raises(StoreClaimedError):
+            late.claim()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_whose_answer_is_lost_enters_once(url, kind, when):
+    port = url.rpartition(":")[2].partition("/")[0]
+    proxy = kind.proxy(int(port))
+    with proxy, open_store(url.replace(port, str(proxy.port))) as store:
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        proxy.cut_next_commit(when)
+        store.write(step(SYMBOLS, frames("a", 10, 10)))
+        assert proxy.cuts == 1
+        assert store.symbols() == totals(20)
+        assert store.position("a") == 20
+        assert store.recount() == []
+
+
+def test_without_its_client_the_extra_is_named(name, kind):
+    script = (
+        "import sys; sys.modules.update(psycopg=None, pymongo=None)\n"
+        "from mdtool.adapters.stores import open_store\n"
+        f"open_store('{name}://localhost/market')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert "ConfigError" in done.stderr
+    assert f"pip install 'mdtool[{kind.extra}]'" in done.stderr
