@@ -143,3 +143,16 @@ async def test_lines_beyond_a_quota_of_bytes_are_conflated(keys, monkeypatch):
                 while lines[-1]["price"] != 400:
                     lines.append(await client.next())
     assert len(lines) < 100
+
+
+async def test_connections_beyond_a_quota_are_closed_with_the_reason(keys, monkeypatch):
+    keys.configure(monkeypatch)
+    keys.add_settings("[quotas.default]\nconnections = 1\n")
+    async with aggregator() as running, bounded(), vwap_feed(running.address) as address:
+        limit = "connection limit of 1 for one client reached"
+        async with connected(address) as first:
+            first.say("SUBSCRIBE *")
+            assert "token: missing" in (await first.next())["error"]
+            async with connected(address) as second:
+                assert await second.next() == {"error": f"{limit}; try again later"}
+                assert await second.reader.read() == b""

@@ -17,6 +17,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.trades import REASONS, Frames, Reason, reasons_text
 from mdtool.services.client import Admission, Client, ClientLog
 from mdtool.services.ingest.intake import Intake, Stream
+from mdtool.services.limits import LimitError
 from mdtool.services.security import writable
 from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
 from mdtool.wire.tick_decoder import Decoded, FrameError, TickDecoder
@@ -126,13 +127,17 @@ class Connection(asyncio.BufferedProtocol):
         self._connections.add(self)
         self._client = self._connections.admission.peer(transport)
         self._log = ClientLog(log, self._client)
-        admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
         self._decoder.may_write = self._may_write
         self._decoder.needs_token = self._client.needs_token
-        self._admitted.enter_context(admitted)
         peer = transport.get_extra_info("peername")
         self._name = format_address(*peer[:2]) if peer else "a disconnected client"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
+        try:
+            self._admitted.enter_context(admitted)
+        except LimitError as error:
+            self._refuse(f"{error}; try again later")
+            return
         self._log.debug("%s: connected", self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1

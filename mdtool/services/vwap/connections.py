@@ -197,10 +197,10 @@ class Connection(asyncio.Protocol):
         self._client = self._connections.admission.peer(transport)
         try:
             self._admitted.enter_context(self._client.connected("vwap", self._close_for))
-        except CapacityError as error:
+        except (CapacityError, LimitError) as error:
             log.warning("client %s: rejected: %s", self._name, error)
-            self._transport.write(encode_error("too many clients; try again later"))
-            self._transport.close()
+            why = "too many clients" if isinstance(error, CapacityError) else error
+            self._reject(f"{why}; try again later")
             return
         if not self._client.needs_token and self._has_feed:
             self._join()

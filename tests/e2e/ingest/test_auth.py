@@ -163,6 +163,24 @@ async def test_a_principal_sends_no_more_ticks_than_its_quota(keys, ledger, aggr
     assert took_s > 1  # 50 ticks at once, and 70 at 50 a second
 
 
+async def test_connections_beyond_a_quota_are_closed_with_the_reason(keys, ledger, aggregator):
+    keys.add_settings("[quotas.default]\nconnections = 2\n")
+    async with serving(aggregator.address) as at, bounded():
+        address = parse_address(at)
+        several = [await Client.connect(address) for _ in range(2)]
+        further = await Client.connect(address)
+        further.writer.write(encode_auth(keys["all"]) + frames(1))
+        limit = "connection limit of 2 for one client reached"
+        assert await further.last_reply() == Ack(False, f"{limit}; try again later")
+        for client in several:  # of the principal from now on
+            client.writer.write(encode_auth(keys["all"]) + frames(1))
+        await ledger.when(lambda: ledger.count() == 2)
+        ack = await finish(address, encode_auth(keys["all"]), frames(1))
+        assert ack == Ack(False, limit)
+        ack = await finish(address, encode_auth(keys["some"]), frames(1))
+        assert ack.success
+
+
 async def test_another_principal_has_a_quota_of_its_own(keys, ledger, aggregator):
     keys.add_settings("[quotas.default]\nticks-per-s = 1\n")
     async with serving(aggregator.address) as at:
