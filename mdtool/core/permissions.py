@@ -17,9 +17,10 @@ from mdtool.core.errors import ConfigError, MdtoolError
 
 ALL: Final = "*"
 """The pattern of every symbol, and the name of every feed."""
-RIGHTS: Final = ("faults", "introspection", "metrics", "replay", "signaling")
-"""What is not data: faults of a live gateway, GraphQL's schema, metrics and health, replays, and
-rooms of signaling."""
+STREAMS: Final = "streams"
+RIGHTS: Final = ("faults", "introspection", "metrics", "replay", "signaling", STREAMS)
+"""What is not data: faults of a live gateway, GraphQL's schema, metrics and health, replays, rooms
+of signaling, and streams of ticks on behalf of the principals that own them."""
 MAX_PATTERN_CHARS: Final = 256
 MAX_PATTERNS: Final = 1_000
 """Of one list: a token cannot make decisions slow."""

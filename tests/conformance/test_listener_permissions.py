@@ -24,13 +24,14 @@ from tests.support.waiting import bounded
 FIRST, LATER, LAST = ("AAPL", "MSFT"), "SECRET", "NEW"
 SYMBOLS = (*FIRST, LATER, LAST)
 OF_FEEDS = {f"of-{feed}": {"read": ["*"], "feeds": [feed]} for feed in TABLE}
-EVERY_ROLE = {**ROLES, **OF_FEEDS}
+FURTHER = {**OF_FEEDS, "feeder": {"read": ["*"], "write": ["*"]}}
+EVERY_ROLE = {**ROLES, **FURTHER}
 
 
 @pytest.fixture
 def keys(tmp_path, monkeypatch):
-    """Keys of roles, among them one for each feed."""
-    for name, grant in OF_FEEDS.items():
+    """Keys of roles, among them one for each feed, and one that has all of them and no right."""
+    for name, grant in FURTHER.items():
         monkeypatch.setitem(ROLES, name, grant)
     return Keys(tmp_path)
 
@@ -110,17 +111,17 @@ WHOLE = {
     "StreamTrades": ("trades", lambda: iter([marketdata_pb2.TradesRequest()])),
 }
 """Calls for who may read every symbol of a feed."""
-WRITES_ALL = {
+OF_STREAMS = {
     "StreamTickBatches": lambda: iter([]),
     "GetStreamPosition": lambda: marketdata_pb2.StreamPositionRequest(stream_id="s"),
     "ClaimStream": lambda: marketdata_pb2.StreamClaim(stream_id="s", principal="key:a"),
 }
-"""Calls for who may write every symbol."""
+"""Calls for who may move the streams of others, of every symbol."""
 
 
 def test_every_call_has_a_row_here():
     service = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
-    rows = {*READS, *WHOLE, *WRITES_ALL, "StreamTicks"}
+    rows = {*READS, *WHOLE, *OF_STREAMS, "StreamTicks"}
     assert {method.name for method in service.methods} == rows
 
 
@@ -164,15 +165,15 @@ async def test_a_call_shows_what_may_be_read_also_what_appears_later(market, key
 
 
 @pytest.mark.parametrize("role", EVERY_ROLE)
-@pytest.mark.parametrize("name", [*WHOLE, *WRITES_ALL])
+@pytest.mark.parametrize("name", [*WHOLE, *OF_STREAMS])
 async def test_a_call_of_services_takes_every_symbol(market, keys, role, name):
     running, _ = market
     if name in WHOLE:
         feed, make = WHOLE[name]
         is_allowed = reads_all(role, feed)
     else:
-        make = WRITES_ALL[name]
-        is_allowed = Grant.parse(EVERY_ROLE[role]).write == ("*",) and role != "denied"
+        make = OF_STREAMS[name]
+        is_allowed = role == "all"
     call = Market(running, keys[role]).call(name, make())
 
     async def answer():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core import tracing
 from mdtool.core.errors import UsageError
-from mdtool.core.permissions import Access, ForbiddenError, Reader
+from mdtool.core.permissions import STREAMS, Access, ForbiddenError, Reader
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import REASONS, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
@@ -155,7 +155,7 @@ class MarketDataServicer:
         worth a retry. UNAVAILABLE where the position of an unknown stream is in a store that is
         unavailable. The batches before have been taken.
         """
-        _check_writes_all(context)
+        _check_streams(context)
         symbols = SymbolTable()
         check = FrameCheck(self._market, symbols)
 
@@ -186,7 +186,7 @@ class MarketDataServicer:
 
         UNAVAILABLE where the position is in a store that is unavailable.
         """
-        _check_writes_all(context)
+        _check_streams(context)
         try:
             position = await self._live.position(request.stream_id)
         except StoreUnavailableError as error:  # which the committer has logged
@@ -201,7 +201,7 @@ class MarketDataServicer:
         INVALID_ARGUMENT for a wrong stream id, or no principal. UNAVAILABLE where the answer is in
         a store that is unavailable.
         """
-        _check_writes_all(context)
+        _check_streams(context)
         try:
             check_claim(request.stream_id, request.principal)
             owner = await self._live.own(request.stream_id, request.principal)
@@ -380,10 +380,16 @@ def _check_reads_all(feed: str, context: Context) -> None:
         )
 
 
-def _check_writes_all(context: Context) -> None:
-    """Raise ForbiddenError where the client may not write every symbol: streams are services'."""
-    if not context.access.writes_all:
-        raise ForbiddenError("write: this call is for services; send ticks by StreamTicks")
+def _check_streams(context: Context) -> None:
+    """Raise ForbiddenError where the client may not move any stream of any symbols.
+
+    The ingest server may, which knows whose each stream is; who sends ticks of its own may not.
+    """
+    if not (context.access.writes_all and context.access.has(STREAMS)):
+        raise ForbiddenError(
+            f"this call is for services, which have the right {STREAMS!r} and write every symbol; "
+            "send ticks by StreamTicks"
+        )
 
 
 async def _read_requests(
