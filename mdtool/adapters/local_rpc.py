@@ -347,7 +347,7 @@ class _Context:
 
     access = EVERYTHING
 
-    async def spend_ticks(self, _ticks: int) -> None:
+    async def spend(self, _message: Any, _ticks: int) -> None:
         pass
 
     def __init__(self, frames: _Frames) -> None:

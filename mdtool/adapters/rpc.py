@@ -126,11 +126,12 @@ class Stub:
         raise AttributeError(f"{SERVICE.full_name} has no call {name}")
 
 
-Admitted = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
-"""Admits a call by its context, in a block that yields what the servicer gets for it; may abort."""
+Admitted = Callable[[Any, Any], contextlib.AbstractAsyncContextManager[Any]]
+"""Admits a call by its request, or the stream of these, and its context, in a block that yields
+what the servicer gets for it; may abort."""
 
 
-def _everybody(context: Any) -> contextlib.AbstractAsyncContextManager[Any]:
+def _everybody(_request: Any, context: Any) -> contextlib.AbstractAsyncContextManager[Any]:
     return contextlib.nullcontext(context)
 
 
@@ -183,14 +184,14 @@ def _admitting(answer: Callable[..., Any], admitted: Admitted) -> Callable[..., 
     if inspect.isasyncgenfunction(answer):
 
         async def streamed(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with admitted(context) as call:
+            async with admitted(request, context) as call:
                 async for message in answer(request, call):
                     yield message
 
         return streamed
 
     async def answered(request: Any, context: Any) -> Any:
-        async with admitted(context) as call:
+        async with admitted(request, context) as call:
             return await answer(request, call)
 
     return answered

@@ -57,7 +57,10 @@ _TABLES: Final[Mapping[str, Mapping[str, tuple[str, Any]]]] = {
         "connections": ("Connections at the same time.", 100),
         "subscriptions": ("Subscriptions at the same time.", 10_000),
         "ticks-per-s": ("Ticks a second that are taken; more wait with their sender.", 50_000),
-        "bytes-per-s": ("Bytes a second that are sent; what is more waits.", 10_000_000),
+        "bytes-per-s": (
+            "Bytes a second that are sent and received; what is more waits.",
+            10_000_000,
+        ),
     },
 }
 """Sections that have any name, with an example of each of their settings."""

@@ -130,7 +130,7 @@ class Admission:
     subscriptions_of : Counter of str
         Subscriptions by identity, where clients authenticate.
     is_metered : bool
-        Whether a class of quotas bounds the bytes that clients are sent.
+        Whether a class of quotas bounds the bytes that clients send and are sent.
     """
 
     limits: Limits
@@ -156,7 +156,7 @@ class Admission:
         for name in {DEFAULT_QUOTA, *given}:
             self._quotas[name] = Quota(limits, given.get(name, QuotaConfig()))
         self._quotas.setdefault(SERVICE_QUOTA, Quota(Limits(), QuotaConfig()))
-        self.is_metered = any(quota.sent_bytes is not None for quota in self._quotas.values())
+        self.is_metered = any(quota.bytes is not None for quota in self._quotas.values())
         default = self._quotas[DEFAULT_QUOTA]
         self.requests, self.upstream = default.requests, default.upstream
         rate = max(1, round(limits.time_percent * _US_PER_PERCENT))
@@ -452,9 +452,9 @@ class Client:
     def spend_request(self) -> None:
         """Count a request answered from memory; raise LimitError when there were too many.
 
-        Also when the client has been sent more bytes than its quota allows by now.
+        Also when the client has sent, and was sent, more bytes than its quota allows by now.
         """
-        throttle = self._quota.sent_bytes
+        throttle = self._quota.bytes
         if throttle is not None and (wait_s := self.spend_bytes(0)):
             retry_s = math.ceil(wait_s)
             message = f"quota of {throttle.rate_per_s:,} bytes a second is used up"
@@ -470,16 +470,22 @@ class Client:
 
     @property
     def is_metered(self) -> bool:
-        """Whether the bytes that clients are sent have to be counted."""
+        """Whether the bytes that clients send and are sent have to be counted."""
         return self._admission.is_metered
 
-    def spend_bytes(self, sent: int) -> float:
-        """Count bytes that the client was sent; return for how many seconds more have to wait."""
-        return self._charge(self._quota.sent_bytes, sent)
+    def spend_bytes(self, passed: int) -> float:
+        """Count bytes that the client was sent, or has sent.
 
-    async def pay(self, sent: int) -> None:
-        """Count bytes that the client was sent, and wait until it may be sent more."""
-        if self._admission.is_metered and (wait_s := self.spend_bytes(sent)):
+        Returns
+        -------
+        float
+            For how many seconds further ones have to wait, in either direction.
+        """
+        return self._charge(self._quota.bytes, passed)
+
+    async def pay(self, passed: int) -> None:
+        """Count bytes that the client was sent, or has sent, and wait until there may be more."""
+        if self._admission.is_metered and (wait_s := self.spend_bytes(passed)):
             await asyncio.sleep(wait_s)
 
     def _charge(self, throttle: Throttle | None, count: int) -> float:

@@ -16,7 +16,8 @@ from mdtool.core.units import NS_PER_S
 
 UNLIMITED: Final = 0
 LONGEST_WAIT_S: Final = 10
-"""How long a subscription's first upstream request may be delayed before it is rejected."""
+"""How long a subscription's first upstream request, or a message of a WebSocket, may be delayed
+before it is rejected."""
 _HERE: Final = frozenset({"localhost", "::/64"})
 """What identifies clients on this machine, besides 127.0.0.0/8: a name, and the network of ::1."""
 
@@ -186,7 +187,9 @@ class QuotaConfig:
         None, "Ticks a second that are taken, 0 for any number; more wait with their sender.", low=0
     )
     bytes_per_s: int | None = setting(
-        None, "Bytes a second that are sent, 0 for any number; what is more waits.", low=0
+        None,
+        "Bytes a second that are sent and received, 0 for any number; what is more waits.",
+        low=0,
     )
 
 
@@ -207,8 +210,8 @@ class Quota:
         Of one client, or UNLIMITED.
     ticks : Throttle or None
         Of the ticks that clients send, None for any number.
-    sent_bytes : Throttle or None
-        Of the bytes that clients are sent, None for any number.
+    bytes : Throttle or None
+        Of the bytes that clients send and are sent, None for any number.
     """
 
     def __init__(self, limits: Limits, given: QuotaConfig) -> None:
@@ -228,7 +231,7 @@ class Quota:
         ticks_per_s = given.ticks_per_s or UNLIMITED
         self.ticks = _throttle(ticks_per_s, ticks_per_s)
         bytes_per_s = given.bytes_per_s or UNLIMITED
-        self.sent_bytes = _throttle(bytes_per_s, bytes_per_s)
+        self.bytes = _throttle(bytes_per_s, bytes_per_s)
 
 
 SERVICE_QUOTA: Final = "service"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import grpc
 import grpc.aio
@@ -171,6 +172,18 @@ async def test_updates_beyond_a_quota_of_bytes_are_conflated(keys, monkeypatch):
             received += 1
         call.cancel()
     assert received < 100
+
+
+async def test_ticks_beyond_a_quota_of_bytes_are_taken_later(keys, monkeypatch):
+    keys.configure(monkeypatch)
+    one = tick_pb2.Tick(symbol="AAPL", price=1.5, volume=1, exchange_timestamp=NOON_NS)
+    keys.add_settings(f"[quotas.default]\nbytes-per-s = {2 * one.ByteSize()}\n")
+    async with aggregator() as running, bounded():
+        stub = rpc.Stub(running.channel, keys["all"])
+        began_s = time.monotonic()
+        ack = await stub.StreamTicks(iter([one] * 5))
+        assert time.monotonic() - began_s > 1
+    assert ack.message == "Received 5 ticks"
 
 
 async def test_services_of_a_run_trust_each_other(market):

@@ -15,6 +15,7 @@ from mdtool.adapters.identity.config import OPTIONAL
 from mdtool.services.limits import QuotaConfig
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
+from mdtool.wire.websocket import CloseCode
 from tests.reference.market_source import MarketSource
 from tests.support.feed_followers import bearer
 from tests.support.gateways import gateway_of
@@ -270,6 +271,48 @@ async def test_what_is_sent_beyond_a_quota_of_bytes_waits(keys, monkeypatch):
                 if response.status == 200:
                     break
         await socket.close()
+
+
+async def test_what_is_received_beyond_a_quota_of_bytes_is_rejected(keys, monkeypatch):
+    roles = {**ROLES, "slow": {"read": ["*"], "quota": "slow"}}
+    token, other = keys.make("ann", "slow"), keys.make("ben", "slow")
+    security = keys.security(roles=roles, slow=QuotaConfig(bytes_per_s=10_000))
+    query = json.dumps({"query": '{ marketData(symbol: "MSFT") { volume } }'}) + " " * 40_000
+    async with gateway(monkeypatch, keys, security) as client:
+        headers = {**bearer(token), "Content-Type": "application/json"}
+        async with client.post("/graphql", data=query, headers=headers) as response:
+            assert (await response.json())["data"]["marketData"]
+        async with client.get("/api/v2/aggregates", headers=bearer(token)) as response:
+            assert response.status == 429
+        async with client.get("/api/v2/aggregates", headers=bearer(other)) as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/stream", json.dumps({"op": "ping", "pad": "x" * 2_000})),
+        ("/ws/websocket", "SEND\ndestination:/app/signal\n\n" + "x" * 2_000 + "\0"),
+        ("/ws/000/one/websocket", json.dumps(["x" * 2_000])),
+        ("/ws/marketdata?symbol=MSFT", "x" * 2_000),
+    ],
+)
+async def test_a_socket_that_sends_far_more_than_its_quota_of_bytes_is_closed(
+    keys, monkeypatch, path, message
+):
+    roles = {**ROLES, "slow": {"read": ["*"], "quota": "slow", "rights": ["signaling"]}}
+    token, other = keys.make("ann", "slow"), keys.make("ben", "slow")
+    security = keys.security(roles=roles, slow=QuotaConfig(bytes_per_s=100))
+    async with gateway(monkeypatch, keys, security) as client:
+        socket = await opened(client, path, token)
+        async with client.ws_connect("/stream", headers=bearer(other)) as spared:
+            await socket.send_str(message)
+            while (got := await socket.receive()).type is WSMsgType.TEXT:
+                pass
+            assert got.data == CloseCode.BEHIND
+            assert got.extra.startswith("quota of bytes used up for ")
+            await spared.send_json({"op": "ping"})
+            assert await spared.receive_json() == {"op": "pong"}
 
 
 async def subscribed(socket, channel, symbol):

@@ -10,7 +10,9 @@ import pytest
 from aiohttp import WSMessage, WSMsgType
 
 from mdtool.services import client as clients
+from mdtool.services.client import Admission
 from mdtool.services.gateway.websockets import WebSocket
+from mdtool.services.limits import Limits
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
 from tests.reference.market_source import MarketSource
@@ -114,7 +116,8 @@ async def test_other_tasks_run_between_two_messages_of_a_client():
         async def receive(self) -> WSMessage:
             return WSMessage(WSMsgType.TEXT, "and", None)
 
-    messages = WebSocket(None, Full(), None, None)
+    client = Admission(Limits()).client("")
+    messages = WebSocket(client, Full(), None, None)
     others = asyncio.Event()
     asyncio.get_running_loop().call_soon(others.set)
     await anext(messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 
@@ -127,6 +128,21 @@ async def test_a_revoked_key_ends_its_connections_and_others_stay(market, keys):
         assert await client.reader.read() == b""
         await running.send(message(2, [tick(700, 1)], ["AAPL"]))
         await other.until(symbol="AAPL", price=7)
+
+
+async def test_lines_received_beyond_a_quota_of_bytes_are_handled_later(keys, monkeypatch):
+    async with aggregator() as running, bounded():
+        keys.configure(monkeypatch)
+        keys.add_settings("[quotas.default]\nbytes-per-s = 2000\n")
+        async with vwap_feed(running.address) as address, connected(address) as client:
+            client.say(f"AUTH {keys['all']}", "one")
+            assert "'one'" in (await client.next())["error"]
+            began_s = time.monotonic()
+            client.say(" " * 4_000, "two")
+            assert "'two'" in (await client.next())["error"]
+            assert time.monotonic() - began_s > 0.9
+            client.say("three")
+            assert "'three'" in (await client.next())["error"]
 
 
 async def test_lines_beyond_a_quota_of_bytes_are_conflated(keys, monkeypatch):

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mdtool.adapters import rpc
@@ -77,9 +78,19 @@ class Call:
         await self._send(message)
         await self._client.pay(message.ByteSize())
 
-    async def spend_ticks(self, ticks: int) -> None:
-        """Count ticks that the client has sent, and wait as long as its quota says."""
-        if wait_s := self._client.spend_ticks(ticks):
+    async def spend(self, message: Message, ticks: int) -> None:
+        """Count a message that the client has sent, and wait as long as its quotas say.
+
+        Parameters
+        ----------
+        message : Message
+        ticks : int
+            How many it has.
+        """
+        wait_s = self._client.spend_ticks(ticks)
+        if self._client.is_metered:
+            wait_s = max(wait_s, self._client.spend_bytes(message.ByteSize()))
+        if wait_s:
             await asyncio.sleep(wait_s)
 
 
@@ -205,7 +216,7 @@ class GrpcServer:
         await self._health.set(service, _STATUS[is_available])
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, context: Any) -> AsyncIterator[Call]:
+    async def _admitted(self, request: Any, context: Any) -> AsyncIterator[Call]:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
         security = self.admission.security
@@ -225,7 +236,10 @@ class GrpcServer:
                 if client.security is not None:
                     await _authenticate(client, context.invocation_metadata() or ())
                 stack.enter_context(client.connected("grpc", end))
-                yield Call(context, client)
+                call = Call(context, client)
+                if isinstance(request, Message):
+                    await call.spend(request, 0)
+                yield call
             except TokenError as error:
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             except ForbiddenError as error:

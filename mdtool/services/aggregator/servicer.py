@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
@@ -71,8 +71,8 @@ class Context(Protocol):
         """What the client may read and write."""
         ...
 
-    async def spend_ticks(self, ticks: int) -> None:
-        """Count ticks that the client has sent, and wait as long as its quota says."""
+    async def spend(self, message: Message, ticks: int) -> None:
+        """Count a message that the client has sent, and wait as long as its quotas say."""
         ...
 
     def peer(self) -> str:
@@ -140,7 +140,7 @@ class MarketDataServicer:
                 self._live.take_new(frames)
                 taken += len(frames.trades)
                 refused[frames.refused_reason] += 1
-                await context.spend_ticks(1)
+                await context.spend(tick, 1)
         except DecodeError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         await self._committer.until(self._market.commit)
@@ -171,7 +171,7 @@ class MarketDataServicer:
                     if batch.traceparent:
                         tracing.arrived(run, batch.traceparent)
                     await self._live.accept(run, check, acknowledger)
-                    await context.spend_ticks(run.frames.count)
+                    await context.spend(batch, run.frames.count)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except StoreUnavailableError as error:  # which the committer has logged

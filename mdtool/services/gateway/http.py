@@ -28,13 +28,12 @@ from mdtool.services.http.answers import (
     HeadedError,
     Statuses,
     answering,
-    client_of,
     failure,
     no_route,
     traced,
 )
 from mdtool.services.http.bodies import BodyError
-from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
+from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter, metered
 from mdtool.services.limits import CapacityError
 from mdtool.services.times import RouteTimes
 
@@ -134,7 +133,7 @@ class Routes:
         if self.admission.security is not None:
             admit = functools.partial(self._enter, policy, is_limited)
         if self.admission.is_metered:
-            handler = _metered(handler)
+            handler = metered(handler)
         times = self.times.setdefault(path, RouteTimes())
         wrapped = answering(handler, STATUSES, times.add, admit, fail)
         if is_limited:
@@ -198,18 +197,3 @@ class Routes:
 
     def _identify(self, request: web.Request) -> Client:
         return self.admission.client(self._proxies.client_of(request))
-
-
-def _metered(handler: Handler) -> Handler:
-    """Return a handler whose answers count against the bytes that their client may be sent.
-
-    Those that are written piece by piece count themselves.
-    """
-
-    async def counted(request: web.Request) -> web.StreamResponse:
-        response = await handler(request)
-        if isinstance(response, web.Response):
-            client_of(request).spend_bytes(response.content_length or 0)
-        return response
-
-    return counted

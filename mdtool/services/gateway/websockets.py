@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Self
 
@@ -15,7 +16,7 @@ from mdtool.services.client import Client
 from mdtool.services.gateway.http import UpgradeRequiredError
 from mdtool.services.gateway.outbox import Metered, Outbox
 from mdtool.services.http.answers import Handler, client_of
-from mdtool.services.limits import LimitError
+from mdtool.services.limits import LONGEST_WAIT_S, LimitError
 from mdtool.wire.websocket import CloseCode, close_reason
 
 HEARTBEAT_S: Final = 20.0
@@ -36,8 +37,9 @@ _MEANINGS: Final = {
     CloseCode.POLICY: "The client's messages are not SockJS.",
     CloseCode.TOO_BIG: "A message is too large.",
     CloseCode.BEHIND: "The client stopped reading: for `slow_client_s`, or with too many messages"
-    " waiting that cannot be conflated, or with 32 MB of states. Reconnect, and read faster or"
-    " subscribe to less.",
+    " waiting that cannot be conflated, or with 32 MB of states. Or it sent messages although its"
+    f" quota of bytes is used up for {LONGEST_WAIT_S} s. Reconnect, and read faster or subscribe to"
+    " less.",
     CloseCode.UNAUTHORIZED: "The token is missing, not valid, expired or revoked. Reconnect with a"
     " new one.",
 }
@@ -123,7 +125,17 @@ class WebSocket:
         if message.type not in _DATA:
             raise StopAsyncIteration
         data: str | bytes = message.data
+        if self.client.is_metered:
+            await self._pay(len(data))
         return data
+
+    async def _pay(self, received: int) -> None:
+        """Count what the client has sent, and wait as long as its quota says, within bounds."""
+        wait_s = self.client.spend_bytes(received)
+        if wait_s > LONGEST_WAIT_S:
+            self.close(CloseCode.BEHIND, f"quota of bytes used up for {math.ceil(wait_s)} s")
+            raise StopAsyncIteration
+        await asyncio.sleep(wait_s)
 
     def on_too_large(self, call: Callable[[str], None]) -> None:
         """Have `call` send the reason why the connection is closed for a message's size."""

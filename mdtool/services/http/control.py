@@ -20,7 +20,7 @@ from mdtool.services.http.answers import (
     encode_object,
     no_route,
 )
-from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
+from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter, metered
 
 _SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 STOP_GRACE_S = 0.2
@@ -75,7 +75,8 @@ def control_application(
         ("GET", "/readyz"): (probe, OPEN),
     }
     for (method, path), (handler, policy) in {**routes, **probes}.items():
-        answered = answering(handler, statuses, admit=functools.partial(admit, policy))
+        counted = metered(handler) if admission.is_metered else handler
+        answered = answering(counted, statuses, admit=functools.partial(admit, policy))
         if method == "GET":
             app.router.add_get(path, answered, allow_head=path not in streamed)
         else:

@@ -13,7 +13,7 @@ from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import ForbiddenError, Principal
 from mdtool.core.tls import peer_certificate
 from mdtool.services.client import Client
-from mdtool.services.http.answers import CLIENT, Statuses
+from mdtool.services.http.answers import CLIENT, Handler, Statuses, client_of
 from mdtool.services.limits import LimitError
 from mdtool.services.security import Security, bearer
 
@@ -131,6 +131,25 @@ def _check(request: web.Request, client: Client, policy: Policy, is_limited: boo
         security.check_right(client, policy.right, f"{request.method} {request.path}")
     if security.is_audited:
         security.note(client, f"{request.method} {request.path}")
+
+
+def metered(handler: Handler) -> Handler:
+    """Return a handler whose requests' and answers' bodies count as bytes of their client.
+
+    Answers that are written piece by piece count themselves.
+    """
+
+    async def counted(request: web.Request) -> web.StreamResponse:
+        client = client_of(request)
+        try:
+            response = await handler(request)
+        finally:
+            client.spend_bytes(request.content.total_bytes)
+        if isinstance(response, web.Response):
+            client.spend_bytes(response.content_length or 0)
+        return response
+
+    return counted
 
 
 def _certified(request: web.Request, security: Security) -> Principal | None:

@@ -146,7 +146,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what has arrived, and publish its frames."""
+        is_over_quota = self._client.spend_bytes(nbytes) > 0
         self._feed(self._buffer[:nbytes])
+        if is_over_quota and self._task is None:  # which reads on once it is done
+            self._transport.pause_reading()
+            self._resume_reading()
 
     def _feed(self, data: bytes | memoryview) -> None:
         if self._has_ended:
@@ -307,6 +311,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         level = logging.INFO if self._stream.taken else logging.DEBUG
         self._log.log(level, "%s: resumes at %d", self, self._stream.taken)
+        self._task = None
         self._transport.write(encode_resume(self._stream.taken))
         self._resume_reading()
         if frames.count:
@@ -321,10 +326,10 @@ class Connection(asyncio.BufferedProtocol):
         self._task = self._tasks.create_task(self._finish())
 
     def _resume_reading(self) -> None:
-        """Read on, at the latest when the quota of the client's ticks allows that."""
+        """Read on, at once or when the client's quotas allow that."""
         if self._is_stopped or self._transport.is_closing():
             return
-        if wait_s := self._client.spend_ticks(0):
+        if wait_s := max(self._client.spend_ticks(0), self._client.spend_bytes(0)):
             asyncio.get_running_loop().call_later(wait_s, self._resume_reading)
         else:
             self._transport.resume_reading()

@@ -252,13 +252,24 @@ class Connection(asyncio.Protocol):
 
     def _write(self, lines: bytes) -> None:
         self._transport.write(lines)
-        if self._client.is_metered and (wait_s := self._client.spend_bytes(len(lines))):
-            self._is_over_quota = True
-            asyncio.get_running_loop().call_later(wait_s, self._write_on)
+        self._spend(len(lines))
 
-    def _write_on(self) -> None:
-        """Send what the quota of the client has held back."""
+    def _spend(self, passed: int) -> None:
+        """Count bytes, and hold back what follows them as long as the client's quota says."""
+        if not self._client.is_metered:
+            return
+        wait_s = self._client.spend_bytes(passed)
+        if wait_s and not self._is_over_quota:
+            self._is_over_quota = True
+            asyncio.get_running_loop().call_later(wait_s, self._continue)
+
+    def _continue(self) -> None:
+        """Handle and send what the quota of the client has held back."""
         self._is_over_quota = False
+        if self._is_behind or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        self._handle_lines()
         self._write_missed()
 
     def close(self) -> None:
@@ -284,7 +295,8 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self._is_behind or self._transport.is_closing():
             return
-        self._transport.resume_reading()
+        if not self._is_over_quota:
+            self._transport.resume_reading()
         missed, self._missed = self._missed, {}
         if self.symbols is not None:
             missed = {symbol: None for symbol in missed if symbol in self.symbols}
@@ -303,6 +315,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._received += data
+        self._spend(len(data))
+        if self._is_over_quota:
+            self._transport.pause_reading()
         self._handle_lines()
 
     def _handle_lines(self) -> None:
@@ -328,7 +343,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _may_handle(self) -> bool:
-        is_waiting = self._is_behind or self._authenticating is not None
+        is_waiting = self._is_behind or self._is_over_quota or self._authenticating is not None
         return not is_waiting and not self._transport.is_closing()
 
     def _reject_long_line(self) -> None:
@@ -404,7 +419,7 @@ class Connection(asyncio.Protocol):
     def _write_missed(self) -> None:
         self._is_catching_up = False
         if self._is_behind or self._is_over_quota or self._transport.is_closing():
-            return  # `resume_writing` or `_write_on` continues
+            return  # `resume_writing` or `_continue` does
         some = list(islice(self._missed, STATES_AT_ONCE))
         for symbol in some:
             del self._missed[symbol]

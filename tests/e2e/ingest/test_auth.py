@@ -181,6 +181,24 @@ async def test_connections_beyond_a_quota_are_closed_with_the_reason(keys, ledge
         assert ack.success
 
 
+@pytest.mark.parametrize("opening", [b"", encode_hello("s")])
+async def test_a_principal_sends_no_more_bytes_than_its_quota(keys, ledger, aggregator, opening):
+    sent = frames(100)
+    keys.add_settings(f"[quotas.default]\nbytes-per-s = {len(sent)}\n")
+    async with serving(aggregator.address) as at:
+        began_s = time.monotonic()
+        client = await Client.connect(parse_address(at))
+        async with bounded():
+            client.writer.write(encode_auth(keys["all"]) + opening)
+            for count in range(100, 600, 100):
+                client.writer.write(sent)
+                await ledger.when(lambda count=count: ledger.count() == count)
+            ack = await client.finish()
+        took_s = time.monotonic() - began_s
+    assert ack.message.startswith("Accepted 500 ticks, refused 0")
+    assert took_s > 1  # what is read behind the token: a second's worth at once, then a second's
+
+
 async def test_another_principal_has_a_quota_of_its_own(keys, ledger, aggregator):
     keys.add_settings("[quotas.default]\nticks-per-s = 1\n")
     async with serving(aggregator.address) as at:
