@@ -288,14 +288,15 @@ class Detector:
         return found
 
     def _run(self, take: Callable[[int], int], total: int) -> Found:
-        taken, parts = 0, []
-        while taken < total:
-            taken = take(taken)
+        taken, parts = take(0), []
+        while True:
             written = int(self._state.written[0])
             if written:
                 parts.append(self._state.alerts[:written].copy())
                 self._state.written[0] = 0
-        return np.concatenate(parts) if parts else np.empty(0, kernels.ALERT)
+            if taken >= total:
+                return np.concatenate(parts) if parts else np.empty(0, kernels.ALERT)
+            taken = take(taken)
 
 
 class DetectStream:

@@ -11,6 +11,7 @@ from mdtool.core.instruments import Instruments
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.core.units import PRICE_SCALE
+from mdtool.engine import detect_kernel
 from mdtool.engine.detect import DetectRule, Rules
 from mdtool.services.alerts import watch as watches
 from mdtool.services.alerts.watch import Watch
@@ -148,3 +149,14 @@ def test_only_so_many_alerts_are_kept(monkeypatch):
     assert [len(alerts) for alerts in kept.values()] == [2, 3]
     assert market.watch.symbols() == ["A", "B"]
     assert kept["B"][-1] == market.watch.latest("B")
+
+
+def test_kernels_are_loaded_before_the_first_event(monkeypatch):
+    loaded = []
+    for name in ("detect", "advance"):
+        kernel = getattr(detect_kernel, name)
+        monkeypatch.setattr(
+            detect_kernel, name, lambda *args, of=name, run=kernel: loaded.append(of) or run(*args)
+        )
+    Market()
+    assert loaded == ["detect", "advance"]

@@ -68,7 +68,9 @@ class Watch:
         self._of_symbol: dict[str, dict[str, None]] = {}
         self._latest_ns = self._latest_at_ns = self._known = 0
         self.counts: dict[tuple[str, str], int] = {}
-        self._take(blank_events(0))  # loads the kernel, so that the first batch is not slower
+        # Loads the kernels, so that the first batch is not slower.
+        self._detector.update(blank_events(0))
+        self._detector.advance(0)
 
     def knows(self, symbol: str) -> bool:
         """Return whether a symbol has traded or was quoted."""
