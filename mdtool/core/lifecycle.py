@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol
@@ -34,6 +34,7 @@ READY_FD: Final = "MDTOOL_READY_FD"
 LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
 """The read end of a pipe that its supervisor holds open: when it closes, the child stops."""
 
+_DRAIN: Final = "drain"
 _LAST_WORDS_S: Final = 1.0
 """How long logging may take before a process ends by force."""
 _MANY_SIGNALS: Final = 4096
@@ -55,14 +56,15 @@ class StopConfig:
     )
     drain_s: float = setting(
         0.0,
-        "For how long a gateway that stops answers as not ready, and closes its sockets one after "
-        "the other, before `within-s` begins: as long as load balancers take to notice.",
+        "For how long a service that stops answers as not ready and serves on, before `within-s` "
+        "begins: as long as load balancers take to notice. A gateway closes its sockets one after "
+        "the other meanwhile. In `serve all` only the gateway drains.",
         low=0,
     )
 
 
 def drain_s() -> float:
-    """Return for how long a gateway drains before it stops, in seconds.
+    """Return for how long a service drains before it stops, in seconds.
 
     Raises
     ------
@@ -81,6 +83,39 @@ def stop_within_s() -> float:
         When the setting is not valid.
     """
     return load(StopConfig, "stop", {}).within_s
+
+
+def stop(task: asyncio.Task[None]) -> None:
+    """Cancel the task of a service, which drains first; any other cancellation does not drain.
+
+    Task groups cancel a service whose part has failed, and it must not serve on.
+    """
+    task.cancel(_DRAIN)
+
+
+def is_drained(cancelled: asyncio.CancelledError) -> bool:
+    """Return whether a cancellation is one by `stop`."""
+    return cancelled.args == (_DRAIN,)
+
+
+async def until_stopped(name: str, drain: Callable[[float], Awaitable[object]]) -> None:
+    """Wait until a service is cancelled, and drain where `stop` did it. Another one ends the drain.
+
+    Parameters
+    ----------
+    name : str
+        The name of the service.
+    drain : callable
+        Called with the seconds that it drains for, if that is any time at all.
+    """
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError as error:
+        duration_s = drain_s()
+        if duration_s and is_drained(error):
+            log.info("%s: draining for %g s", name, duration_s)
+            await drain(duration_s)
+        raise
 
 
 class Service(Protocol):
@@ -129,10 +164,10 @@ async def _supervised(service: Service, deadline: threading.Timer, logs_ready: b
     task = asyncio.create_task(
         service.run(announce(service.name, logs=logs_ready)), name=service.name
     )
-    stop = _Stop(loop, task, deadline)
+    stopping = _Stop(loop, task, deadline)
     is_supervised = LIFELINE_FD in os.environ
-    watch_lifeline(lambda: stop("supervisor ended", EXIT_OK))
-    with _signals(stop, _Hangup(loop, is_supervised)), _woken_by_signals(loop):
+    watch_lifeline(lambda: stopping("supervisor ended", EXIT_OK))
+    with _signals(stopping, _Hangup(loop, is_supervised)), _woken_by_signals(loop):
         try:
             await task
         except asyncio.CancelledError:
@@ -140,7 +175,7 @@ async def _supervised(service: Service, deadline: threading.Timer, logs_ready: b
                 raise
         except ExceptionGroup as group:
             raise first_error(group) from group
-    return stop.status
+    return stopping.status
 
 
 class _Stop:
@@ -172,7 +207,7 @@ class _Stop:
 
     def _cancel(self, reason: str) -> None:
         log.info("%s: stopping (%s)", self._task.get_name(), reason)
-        self._task.cancel()
+        stop(self._task)
 
 
 class _Hangup:

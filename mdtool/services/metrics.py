@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PATH: Final = "/metrics"
 _ALIVE_PATH: Final = "/livez"
+_READY_PATH: Final = "/readyz"
 _OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain"
 
@@ -28,7 +29,8 @@ class MetricsConfig:
 
     host: str = setting(
         "127.0.0.1",
-        f"Address on which each `metrics-port` listens; {PATH} and {_ALIVE_PATH} need no token.",
+        f"Address on which each `metrics-port` listens; {PATH}, {_ALIVE_PATH} and {_READY_PATH} "
+        "need no token.",
     )
 
 
@@ -45,7 +47,9 @@ def metrics_port() -> Any:
 
 @contextlib.asynccontextmanager
 async def metrics_served(
-    port: int | None, *sources: Callable[[], Iterator[Metric]]
+    port: int | None,
+    *sources: Callable[[], Iterator[Metric]],
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Mapping[str, str]]:
     """Serve metrics within the block, and give their address, as `started` takes it.
 
@@ -55,6 +59,8 @@ async def metrics_served(
         None serves nothing, and gives no address.
     sources : callable
         Each yields families of the service, whenever it is scraped.
+    is_ready : callable
+        Whether the service may get traffic.
 
     Raises
     ------
@@ -91,9 +97,15 @@ async def metrics_served(
     async def alive(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
+    async def ready(_request: web.Request) -> web.Response:
+        if is_ready():
+            return web.json_response({"status": "ok"})
+        return web.json_response({"status": "stopping"}, status=503)
+
     app = web.Application()
     app.router.add_get(PATH, answer)
     app.router.add_get(_ALIVE_PATH, alive)
+    app.router.add_get(_READY_PATH, ready)
     host = load(MetricsConfig, "metrics", {}).host
     async with families.LoopLag() as lag, serving(app) as server:
         listener = await listen(server, host, port, "--metrics-port")

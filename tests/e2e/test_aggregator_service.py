@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -16,7 +17,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from mdtool.adapters import rpc
+from mdtool.core.config import variable
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError
+from mdtool.core.lifecycle import stop
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.server import Aggregator
@@ -129,6 +132,31 @@ async def test_a_stop_ends_readers_in_order_and_frees_the_port(free_port):
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", free_port))
         free.listen()
+
+
+async def test_health_is_the_first_to_know_of_a_stop_and_calls_go_through(monkeypatch):
+    monkeypatch.setenv(variable("stop", "drain_s"), "600")
+    async with bounded(), aggregator(metrics_port=0) as running:
+        ready = f"http://{running.metrics_address}/readyz"
+        watched = health_pb2_grpc.HealthStub(running.channel).Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE)
+        )
+        assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVING
+        writer = running.stub.StreamTickBatches()
+        await writer.write(message(0, [tick(1)], ["AAPL"]))
+        assert (await writer.read()).next_sequence == 1
+        async with aiohttp.ClientSession() as session:
+            assert (await session.get(ready)).status == 200
+            stop(running.task)
+            assert (await watched.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert (await session.get(ready)).status == 503
+        await writer.write(message(1, [tick(2)]))
+        assert (await writer.read()).next_sequence == 2
+        request = marketdata_pb2.AggregateRequest(symbol="AAPL")
+        assert (await running.stub.GetAggregate(request)).close == 0.02
+        running.task.cancel()  # nobody waits for it any more
+        assert await writer.code() is not grpc.StatusCode.OK
+        assert running.market.position("s") == 2
 
 
 async def test_a_stop_leaves_no_task_of_a_call():

@@ -18,6 +18,7 @@ from mdtool.adapters.stores.errors import (
     StoreFormatError,
     StoreUnavailableError,
 )
+from mdtool.core.config import variable
 from mdtool.services.aggregator import committer, storage
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
@@ -194,7 +195,9 @@ async def test_an_unavailable_store_is_waited_for_and_reported(url, stores, capl
     ]
 
 
-async def test_a_store_that_can_store_no_more_ends_the_service(url, stores):
+async def test_a_store_that_can_store_no_more_ends_the_service(url, stores, monkeypatch):
+    monkeypatch.setenv(variable("stop", "drain_s"), "600")  # for a stop, not for a failure
+
     async def serve():
         async with aggregator(store=url) as service:
             stores[0].errors.append(StoreError("no more"))

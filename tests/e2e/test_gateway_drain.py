@@ -12,6 +12,7 @@ import pytest
 
 from mdtool.core.config import variable
 from mdtool.core.errors import EXIT_OK
+from mdtool.core.lifecycle import stop
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.websocket import CloseCode
@@ -58,7 +59,7 @@ async def test_a_gateway_that_drains_is_not_ready_and_serves_on(monkeypatch):
     monkeypatch.setenv(DRAIN, "600")
     async with bounded(), drained(SOCKETS) as (client, sockets, task):
         assert (await client.answer("/readyz"))[0] == 200
-        task.cancel()
+        stop(task)
         ends = [asyncio.create_task(closed(socket)) for socket in sockets]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         assert await client.answer("/readyz") == (503, {"status": "stopping"})
@@ -74,7 +75,7 @@ async def test_a_gateway_that_drains_is_not_ready_and_serves_on(monkeypatch):
 async def test_all_sockets_are_closed_by_the_end_of_a_drain(monkeypatch):
     monkeypatch.setenv(DRAIN, "0.5")
     async with bounded(), drained(20) as (_, sockets, task):
-        task.cancel()
+        stop(task)
         codes = await asyncio.gather(*map(closed, sockets))
         await asyncio.wait({task})
         assert set(codes) == {CloseCode.GOING_AWAY}

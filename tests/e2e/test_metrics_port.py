@@ -6,10 +6,14 @@ import contextlib
 import socket
 
 import aiohttp
+import grpc.aio
 import pytest
 
+from mdtool.adapters import rpc
+from mdtool.core.config import variable
 from mdtool.core.descriptors import shortage
 from mdtool.core.errors import StartupError
+from mdtool.core.lifecycle import stop
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.services.alerts.config import DetectConfig
@@ -18,9 +22,11 @@ from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.server import VwapFeed
-from tests.support.aggregators import aggregator, message, tick
+from mdtool.wire._pb.tick_pb2 import Tick
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.feed_sources import followers_of_trades
 from tests.support.services import running
+from tests.support.vwap_feeds import connected
 from tests.support.waiting import bounded
 
 SERVICES = {
@@ -110,6 +116,26 @@ async def test_the_port_answers_probes_at_the_host_that_is_set(name, upstream, m
         probe = f"http://{addresses['metrics']}/livez"
         async with aiohttp.ClientSession() as session, session.get(probe) as response:
             assert (response.status, await response.json()) == (200, {"status": "ok"})
+
+
+async def test_a_vwap_feed_that_drains_is_not_ready_and_serves_on(upstream, monkeypatch):
+    monkeypatch.setenv(variable("stop", "drain_s"), "600")
+    async with bounded(), running(service("vwap", 0, upstream)) as (addresses, task):
+        probe = f"http://{addresses['metrics']}/readyz"
+        async with aiohttp.ClientSession() as session, connected(addresses["tcp"]) as early:
+            assert (await session.get(probe)).status == 200
+            stop(task)
+            while (await session.get(probe)).status == 200:
+                pass
+            async with grpc.aio.insecure_channel(upstream) as channel:
+                ticks = [Tick(symbol="AAPL", price=1.5, volume=1, exchange_timestamp=NOON_NS)]
+                await rpc.Stub(channel).StreamTicks(iter(ticks))
+            await early.until(symbol="AAPL", price=1.5)
+            async with connected(addresses["tcp"]) as late:
+                await late.until(symbol="AAPL", price=1.5)
+            task.cancel()  # nobody waits for it any more
+            with pytest.raises(AssertionError, match="closed the connection"):
+                await early.next()
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -102,7 +102,9 @@ async def test_no_request_fails_while_gateways_are_restarted(tmp_path, monkeypat
         async def start(number):
             own = contextlib.AsyncExitStack()
             settings = {"port": ports[number], "proxies": 1, "memory_requests_per_s": 1_000_000}
-            client = await own.enter_async_context(gateway_of(market.address, **settings))
+            client = await own.enter_async_context(
+                gateway_of(market.address, drains=True, **settings)
+            )
             await connected(client)
             return own
 

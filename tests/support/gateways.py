@@ -28,10 +28,10 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def gateway_of(aggregator: str, **settings):
+async def gateway_of(aggregator: str, *, drains: bool = False, **settings):
     """A client of a gateway in front of an aggregator, which is waited for as long as it takes."""
     config = GatewayConfig(aggregator=aggregator, **{"port": 0, "timeout_ms": 60_000} | settings)
-    async with running(Gateway(config)) as (addresses, _):
+    async with running(Gateway(config), drains=drains) as (addresses, _):
         address = addresses["http"]
         async with ClientSession(f"http://{address}") as session:
             yield Client(session, *parse_address(address))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mdtool.core.lifecycle import READY_FD, Service, first_error
+from mdtool.core.lifecycle import READY_FD, Service, first_error, stop
 from mdtool.core.tcp import ReservedPort
 from tests.support.processes import ChildProcess
 
@@ -30,8 +30,8 @@ class Running(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def running(service: Service):
-    """Run a service until the block ends, and yield it once it is ready.
+async def running(service: Service, *, drains: bool = False):
+    """Run a service until the block ends, and yield it once it is ready; it may drain then.
 
     Raises why it did not start, or why it has ended within the block.
     """
@@ -43,7 +43,10 @@ async def running(service: Service):
             raise first_error(task.exception())
         yield Running(started.result(), task)
     finally:
-        task.cancel()
+        if drains:
+            stop(task)
+        else:
+            task.cancel()
         await asyncio.wait({task})
     if not task.cancelled():
         task.result()

@@ -62,7 +62,7 @@ def test_configuring_again_replaces_what_was(capsys):
     [
         ("%s: refused a tick: %s", "refused-tick"),
         ("aggregator %s: connected", "aggregator-connected"),
-        ("gateway: draining for %g s", "gateway-draining-for"),
+        ("%s: draining for %g s", "draining-for"),
         ("the store is available again", "the-store-is-available-again"),
         ("%s %s; starting it again in %.1f s", "starting-it-again-in"),
         ("no room for symbol %s: its trades and those of others", "no-room-for-symbol-its"),

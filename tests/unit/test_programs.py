@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mdtool.core.addresses import dial_address
-from mdtool.core.config import load
+from mdtool.core.config import load, variable
 from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
@@ -347,3 +347,17 @@ def test_what_all_may_take_to_stop_is_just_less_than_the_supervisor_may(settings
         each_s = [program.stop_s for program in running]
     assert min(each_s) > 0
     assert 0.95 * stop_within_s() < sum(each_s) < stop_within_s()
+
+
+def test_only_the_gateway_of_separate_processes_drains(monkeypatch):
+    monkeypatch.setenv(variable("stop", "drain_s"), "600")
+    with running_of(processes=True) as running:
+        drains_s = {
+            program.name: program.environment.get(variable("stop", "drain_s"))
+            for program in running
+        }
+        longest = max(running, key=lambda program: program.stop_s)
+    assert drains_s.pop("gateway") is None
+    assert {*drains_s.values()} == {"0.0"}
+    assert longest.name == "gateway"
+    assert longest.stop_s > 600

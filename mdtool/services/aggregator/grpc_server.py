@@ -149,6 +149,8 @@ class GrpcServer:
     ----------
     admission : Admission
         Of calls.
+    is_stopping : bool
+        Whether health says so.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class GrpcServer:
         self._credentials = None if tls is None else _credentials(tls)
         self._server = grpc.aio.server(options=_OPTIONS)
         self.admission = Admission(Limits(connections=max_calls), security)
+        self.is_stopping = False
         self._addresses: list[str] = []
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -215,6 +218,11 @@ class GrpcServer:
         """Report whether a service is available, in answer to health checks."""
         await self._health.set(service, _STATUS[is_available])
 
+    async def set_stopping(self) -> None:
+        """Report every service as unavailable from now on, while calls are still answered."""
+        self.is_stopping = True
+        await self._health.enter_graceful_shutdown()
+
     @contextlib.asynccontextmanager
     async def _admitted(self, request: Any, context: Any) -> AsyncIterator[Call]:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
@@ -262,7 +270,7 @@ class GrpcServer:
     async def __aexit__(self, *exc_info: object) -> None:
         for watching in self._watching:
             watching.cancel()
-        await self._health.enter_graceful_shutdown()
+        await self.set_stopping()
         await self._server.stop(_STOP_GRACE_S)
         await _calls_ended()
 

@@ -12,7 +12,7 @@ from mdtool.adapters import rpc
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.local_rpc import LocalServer
 from mdtool.core.config import load
-from mdtool.core.lifecycle import Started, first_error
+from mdtool.core.lifecycle import Started, first_error, until_stopped
 from mdtool.core.tls import server_tls
 from mdtool.core.units import ANY_PRICE, NS_PER_S, counted
 from mdtool.services.aggregator.committer import Committer
@@ -60,9 +60,9 @@ class Aggregator:
         self.subscribers = Subscribers()
 
     async def run(self, started: Started) -> None:
-        """Serve until cancelled; then end the readers' calls, and those of the others soon after.
+        """Serve until cancelled; then drain, end the readers' calls, and soon after the others'.
 
-        What was taken by then is committed.
+        Health is the first to say so. What was taken by then is committed.
 
         Raises
         ------
@@ -107,7 +107,9 @@ class Aggregator:
             await stack.enter_async_context(LocalServer(self._config.socket, servicer))
         metrics = await stack.enter_async_context(
             metrics_served(
-                config.metrics_port, lambda: self._measures(live, store, server.admission)
+                config.metrics_port,
+                lambda: self._measures(live, store, server.admission),
+                is_ready=lambda: not server.is_stopping,
             )
         )
         await stack.enter_async_context(server)
@@ -118,7 +120,12 @@ class Aggregator:
         keep = load(StoreConfig, "store", {}).keep
         await stack.enter_async_context(retained(config.store, keep, config.session))
         started({"grpc": address, **metrics})
-        await asyncio.get_running_loop().create_future()
+
+        async def drain(duration_s: float) -> None:
+            await server.set_stopping()
+            await asyncio.sleep(duration_s)
+
+        await until_stopped(self.name, drain)
 
     def _measures(
         self, live: LiveMarket, store: StoreThread | None, admission: Admission

@@ -15,7 +15,7 @@ from aiohttp import web
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.errors import ConfigError
-from mdtool.core.lifecycle import Started, drain_s, first_error
+from mdtool.core.lifecycle import Started, first_error, until_stopped
 from mdtool.core.tcp import listen
 from mdtool.core.tls import server_tls
 from mdtool.services.client import Admission
@@ -165,12 +165,7 @@ class Gateway:
                     )
                     stack.callback(listener.close)
                     started({"http": listener.address})
-                    try:
-                        await asyncio.Event().wait()
-                    except asyncio.CancelledError:
-                        # A second cancellation ends the drain.
-                        await _drain(routes)
-                        raise
+                    await until_stopped(self.name, functools.partial(_drain, routes))
 
     def _protocols(
         self, sources: Sources, routes: Routes, peers: Peers | None
@@ -202,13 +197,10 @@ class Gateway:
         )
 
 
-async def _drain(routes: Routes) -> None:
+async def _drain(routes: Routes, duration_s: float) -> None:
     """Answer as not ready, and close sockets one after the other, while requests are served."""
-    duration_s = drain_s()
-    if duration_s:
-        log.info("gateway: draining for %g s", duration_s)
-        routes.is_stopping = True
-        await routes.admission.close_over(duration_s, CloseCode.GOING_AWAY, STOPPING)
+    routes.is_stopping = True
+    await routes.admission.close_over(duration_s, CloseCode.GOING_AWAY, STOPPING)
 
 
 def _limits(config: GatewayConfig) -> Limits:

@@ -15,7 +15,7 @@ from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import Started
+from mdtool.core.lifecycle import Started, until_stopped
 from mdtool.core.tcp import Listener, listen
 from mdtool.core.tls import ServerTls, server_tls
 from mdtool.core.units import ANY_PRICE
@@ -65,12 +65,13 @@ class IngestServer:
     def __init__(self, config: IngestConfig, local: LocalMarket | None = None) -> None:
         self._config = config
         self._local = local
+        self._is_stopping = False
         parse_address(config.aggregator)
         if config.bus:
             KafkaAddress.parse(config.bus)
 
     async def run(self, started: Started) -> None:
-        """Serve until cancelled; then stop reading, and wait until what was taken is committed.
+        """Serve until cancelled; then drain, stop reading, and wait until all taken is committed.
 
         Raises
         ------
@@ -96,6 +97,7 @@ class IngestServer:
                 metrics_served(
                     self._config.metrics_port,
                     lambda: _measures(intake, self._connections.admission),
+                    is_ready=lambda: not self._is_stopping,
                 )
             )
             watching = None
@@ -104,12 +106,16 @@ class IngestServer:
             server = await self._listen(intake, symbols, tasks, tls)
             try:
                 started({"tcp": server.address, **metrics})
-                await asyncio.get_running_loop().create_future()
+                await until_stopped(self.name, self._drain)
             finally:
                 server.close()
                 await self._stop(intake, bus)
                 if watching is not None:
                     watching.cancel()
+
+    async def _drain(self, duration_s: float) -> None:
+        self._is_stopping = True
+        await asyncio.sleep(duration_s)
 
     async def _listen(
         self,

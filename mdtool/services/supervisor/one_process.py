@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mdtool.core.errors import MdtoolError, StartupError, UsageError
-from mdtool.core.lifecycle import Service, Started, first_error
+from mdtool.core.lifecycle import Service, Started, first_error, is_drained, stop
 from mdtool.core.logs import SERVICE
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Part:
         Whether it may end by itself; it starts when the others are ready.
     stop_s : float
         How long it may take to stop, besides what those stopped before it did not use.
+    drain_s : float
+        For how long it drains before; others stop at once.
     first_tick_s : float
         How long to wait for a source's first tick before all are reported as ready.
     """
@@ -42,6 +44,7 @@ class Part:
     make: Callable[[], Service]
     is_source: bool = False
     stop_s: float = 1.0
+    drain_s: float = 0.0
     first_tick_s: float = 0.0
 
 
@@ -130,6 +133,7 @@ class OneProcess:
             What a service raised; the others are stopped by then.
         """
         tasks: dict[asyncio.Task[None], _Running] = {}
+        drains = False
         try:
             services = [each for each in self._running if not each.part.is_source]
             sources = [each for each in self._running if each.part.is_source]
@@ -148,8 +152,11 @@ class OneProcess:
                 }
             )
             await _while_none_fails(tasks, asyncio.get_running_loop().create_future())
+        except asyncio.CancelledError as error:
+            drains = is_drained(error)
+            raise
         finally:
-            await _stop(tasks)
+            await _stop(tasks, drains=drains)
 
 
 async def _all_ready(parts: Iterable[_Running]) -> None:
@@ -175,16 +182,19 @@ async def _while_none_fails(
         waiting.cancel()
 
 
-async def _stop(tasks: Mapping[asyncio.Task[None], _Running]) -> None:
+async def _stop(tasks: Mapping[asyncio.Task[None], _Running], *, drains: bool) -> None:
     """Stop one after the other, the last one first; leave those that do not stop in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time()
     for task, each in reversed([*tasks.items()]):
-        deadline += each.part.stop_s
+        deadline += each.part.stop_s + (each.part.drain_s if drains else 0.0)
         if task.done():
             continue
         each.log(logging.INFO, "stopping (terminated)")
-        task.cancel()
+        if drains and each.part.drain_s:
+            stop(task)
+        else:
+            task.cancel()
         await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
         if not task.done():
             each.log(logging.ERROR, "not stopped in time")

@@ -115,7 +115,10 @@ def stop_shares(topology: Topology) -> Mapping[str, float]:
 
 
 def drains_s(name: str) -> float:
-    """Return for how long a service drains before its time to stop begins."""
+    """Return for how long a service of several drains before its time to stop begins.
+
+    Those that serve the gateway stop after it, and so they serve on while it drains.
+    """
     return drain_s() if name == "gateway" else 0.0
 
 
@@ -229,11 +232,12 @@ def _with_time_to_stop(running: Sequence[Program], shares: Mapping[str, float]) 
     }
     first_to_stop = next(reversed(share_of))
     share_of[first_to_stop] += _STOP_SHARE_OF_ALL - sum(share_of.values())
-    return [
-        replace(
-            program,
-            stop_s=within_s * share_of[program.group or program.name]
-            + drains_s(program.group or program.name),
-        )
-        for program in running
-    ]
+    found = []
+    for program in running:
+        name = program.group or program.name
+        environment = dict(program.environment)
+        if drains_s(name) != drain_s():
+            environment[settings.variable("stop", "drain_s")] = str(drains_s(name))
+        stop_s = within_s * share_of[name] + drains_s(name)
+        found.append(replace(program, stop_s=stop_s, environment=environment))
+    return found

@@ -51,7 +51,7 @@ def services(topology: Topology) -> list[Part]:
     within_s, shares = stop_within_s(), stop_shares(topology)
     makers = _Makers(topology).by_name()
     found = [
-        Part(name, makers[name], stop_s=within_s * shares[name] + drains_s(name))
+        Part(name, makers[name], stop_s=within_s * shares[name], drain_s=drains_s(name))
         for name in topology.order
     ]
     if topology.source is not None:

@@ -12,7 +12,7 @@ from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.market import open_trade_feed
 from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.addresses import parse_address
-from mdtool.core.lifecycle import Started
+from mdtool.core.lifecycle import Started, until_stopped
 from mdtool.core.tcp import listen
 from mdtool.core.tls import server_tls
 from mdtool.engine.vwap import Window
@@ -67,12 +67,13 @@ class VwapFeed:
         if window.span_ns:
             window = Window(config.max_trades, window.span_ns)
         self._window = window
+        self._is_stopping = False
         parse_address(config.aggregator)
         if config.bus:
             KafkaAddress.parse(config.bus)
 
     async def run(self, started: Started) -> None:
-        """Serve until cancelled.
+        """Serve until cancelled; then drain, and close the connections.
 
         Raises
         ------
@@ -100,19 +101,30 @@ class VwapFeed:
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
             metrics = await stack.enter_async_context(
-                metrics_served(config.metrics_port, lambda: _measures(states, admission))
+                metrics_served(
+                    config.metrics_port,
+                    lambda: _measures(states, admission),
+                    is_ready=lambda: not self._is_stopping,
+                )
             )
             publisher = _Publisher(states, connections)
             if self._local_vwaps is not None:
                 stack.enter_context(self._local_vwaps.offering(publisher))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             if security is not None:
-                tasks = await stack.enter_async_context(asyncio.TaskGroup())
                 watching = tasks.create_task(security.run(admission.open))
                 stack.callback(watching.cancel)
             started({"tcp": server.address, **metrics})
-            await Follower(
+            follower = Follower(
                 feed, states, publisher.publish, connections.publish_probe, config.store
-            ).run()
+            )
+            following = tasks.create_task(follower.run())
+            stack.callback(following.cancel)
+            await until_stopped(self.name, self._drain)
+
+    async def _drain(self, duration_s: float) -> None:
+        self._is_stopping = True
+        await asyncio.sleep(duration_s)
 
 
 class _Publisher:

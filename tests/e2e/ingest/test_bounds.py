@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import socket
 
+import aiohttp
 import grpc
 import pytest
 
 from mdtool.core.addresses import parse_address
+from mdtool.core.config import variable
 from mdtool.core.errors import PeerError, StartupError, UsageError
+from mdtool.core.lifecycle import stop
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.intake import Intake
 from mdtool.services.ingest.server import IngestServer
 from mdtool.wire.frames import Ack, Resume
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import Client, frame, frames, prices, send, serving
+from tests.support.services import running
 from tests.support.waiting import bounded
 
 
@@ -144,6 +148,30 @@ async def test_a_stop_commits_what_was_taken_and_logs_it(aggregator, ledger):
         False, "Accepted 3 ticks, refused 0, all of them committed; the server stops"
     )
     assert await named.last_reply() is None
+
+
+async def test_a_drain_serves_on_and_the_stop_ends_uploads_between_two_frames(
+    aggregator, ledger, monkeypatch
+):
+    monkeypatch.setenv(variable("stop", "drain_s"), "600")
+    config = IngestConfig(aggregator=aggregator.address, port=0, metrics_port=0)
+    async with bounded(), running(IngestServer(config)) as (addresses, task):
+        address = parse_address(addresses["tcp"])
+        uploading = await Client.connect(address, hello="s")
+        uploading.writer.write(frames(2))
+        await uploading.committed(2)
+        async with aiohttp.ClientSession(f"http://{addresses['metrics']}") as session:
+            assert (await session.get("/readyz")).status == 200
+            stop(task)
+            while (await session.get("/readyz")).status == 200:
+                pass
+            assert (await session.get("/livez")).status == 200
+        assert await send(address, frames(1)) == Ack(True, "Accepted 1 tick, refused 0")
+        uploading.writer.write(frames(1, first=3) + frames(1, first=4)[:-1])
+        await uploading.committed(3)
+        task.cancel()  # nobody waits for it any more
+        assert await uploading.last_reply() is None
+    assert ledger.prices("s") == [1, 2, 3]
 
 
 async def test_a_stop_before_the_commit_fails_and_informs_the_client(
