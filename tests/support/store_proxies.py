@@ -161,7 +161,7 @@ def interrupted(code: int) -> Failure:
     def failure(forward, _client):
         forward()
         error = {"index": 0, "code": code, "errmsg": f"so nicht: {code}"}
-        return {"ok": 1.0, "n": 0, "writeErrors": [error]}
+        return {"ok": 1.0, "n": 0, "nModified": 0, "writeErrors": [error]}
 
     return failure
 

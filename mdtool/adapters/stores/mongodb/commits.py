@@ -23,7 +23,11 @@ from numpy.typing import NDArray
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
+from mdtool.adapters.stores.errors import (
+    StoreClaimedError,
+    StoreFormatError,
+    StoreUnavailableError,
+)
 from mdtool.adapters.stores.mongodb.connection import DUPLICATE, Documents
 from mdtool.adapters.stores.mongodb.documents import (
     BAR_FIELDS,
@@ -78,8 +82,21 @@ class Commits:
         """Of the claim to the market; with one, nothing is committed after another claim."""
 
     def create(self, database: Documents) -> None:
-        """Create the document of a new store."""
+        """Create the document of a new store.
+
+        Raises
+        ------
+        StoreFormatError
+            When the database is another program's.
+        """
+        names = set(database.list_collection_names())  # before: the document is a store's first
         if database.market.find_one(STORE, {"_id": 1}) is None:
+            others = sorted(each for each in names - {"market"} if not each.startswith("system."))
+            if others or database.market.find_one({}, {"_id": 1}) is not None:
+                raise StoreFormatError(
+                    f"{self._address}: has other collections than those of a store "
+                    f"({', '.join(others or ['market'])}); name another database"
+                )
             blank = {
                 **STORE,
                 "version": VERSION,

@@ -87,7 +87,11 @@ class Store(Reader):
         """The numbers of symbols."""
 
     def __enter__(self) -> Self:
-        self._server.run(lambda _: None)
+        try:
+            self._server.run(lambda _: None)
+        except BaseException:
+            self._server.close()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,0 +1,224 @@
+"""A store in MongoDB: failures of single commands, other databases, and limits of documents."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import pymongo
+import pytest
+
+from mdtool.adapters.stores import open_history, open_store
+from mdtool.adapters.stores.errors import (
+    StoreFormatError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from mdtool.adapters.stores.mongodb import commits
+from mdtool.core.errors import EXIT_STARTUP, ConfigError
+from mdtool.engine.saved_state import SESSION_LENGTH
+from tests.support import store_proxies
+from tests.support.commands import completed
+from tests.support.mongodb_servers import mongodb_server, shared_server
+from tests.support.store_proxies import MongoProxy
+from tests.support.stores import MS, NOON_NS, run, step, until_taken
+from tests.support.stream_writer import SYMBOLS, frames
+
+SECOND_NS = 10**9
+FAILURES = {
+    "lost answer": store_proxies.lost_answer,
+    "silence": store_proxies.silence,
+    "not primary": store_proxies.rejected(10107),
+    "stepped down": store_proxies.interrupted(11602),
+    "not replicated": store_proxies.not_replicated,
+}
+
+
+@pytest.fixture
+def url():
+    return shared_server().new_url()
+
+
+@pytest.fixture
+def database(url):
+    """The database of the store, as other programs see it."""
+    with pymongo.MongoClient(url) as client:
+        yield client.get_default_database()
+
+
+@pytest.fixture
+def proxy():
+    with MongoProxy(shared_server().port) as proxy:
+        yield proxy
+
+
+def through(proxy, url):
+    """The URL of a store behind a proxy, whose client gives up what is silent."""
+    return url.replace(str(shared_server().port), str(proxy.port)) + "?socketTimeoutMS=500"
+
+
+def whole_step(number):
+    """A step that changes whatever steps change, as the one before it did."""
+    start_ns, trades = NOON_NS + number * SECOND_NS, 4 * (number + 1)
+    times = [start_ns + n * MS for n in range(4)]
+    values = (1, 2, 3, 4, 5, trades)
+    return step(
+        ["AAPL", f"NEW{number}"],
+        run("whole", number * 4, [(n % 2, n, n + 1, at_ns) for n, at_ns in enumerate(times)]),
+        run(f"new-{number}", 0, [(0, 1, 1, start_ns)]),
+        run("part", 0, [(0, n, 1, at_ns) for n, at_ns in enumerate(times)] * 2, is_part=True),
+        sessions={0: (*values, start_ns, start_ns)},
+        bars=[
+            (0, SECOND_NS, 0, NOON_NS, *values, start_ns, start_ns),
+            (0, SECOND_NS, 0, start_ns, *values, start_ns, start_ns),
+            (0, SECOND_NS, 1, start_ns + SECOND_NS, *values, start_ns, start_ns),
+            (0, SESSION_LENGTH, 0, start_ns, *values, start_ns, start_ns),
+        ],
+        counts={"ticks": trades},
+        lots={1: 10},
+    )
+
+
+def contents(url, count):
+    """All that a store has after a number of those steps."""
+    with open_store(url) as store:
+        state = store.load(100, 10**15)
+        assert store.recount() == []
+        assert state.counts == {"ticks": 4 * count}
+        names = {each.number: each.stream_id for each in store.streams()}
+        return (
+            store.symbols(),
+            [
+                (symbol, names[stream], sequence, price)
+                for symbol in ("AAPL", "NEW0")
+                for page in store.trades(symbol)
+                for stream, sequence, price in zip(
+                    page.stream.tolist(),
+                    page.sequence.tolist(),
+                    page.trades.price.tolist(),
+                    strict=True,
+                )
+            ],
+            (state.symbols, state.positions, state.lots),
+            (state.sessions.tolist(), state.bars.tolist()),
+        )
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_whichever_write_of_a_step_fails_the_step_enters_once(proxy, url, failure, monkeypatch):
+    monkeypatch.setattr(commits, "_PART_BYTES", 600)
+    with contextlib.ExitStack() as stack:
+        store = open_store(through(proxy, url))
+        until_taken(lambda: stack.enter_context(store))
+        until_taken(lambda: store.write(whole_step(0)))
+        for number in itertools.count(1):
+            proxy.cuts = 0
+            proxy.fail_write(FAILURES[failure], number - 1)
+            until_taken(lambda number=number: store.write(whole_step(number)))
+            if not proxy.cuts:
+                break
+    assert number > 10
+    undisturbed = shared_server().new_url()
+    with open_store(undisturbed) as store:
+        for each in range(number + 1):
+            store.write(whole_step(each))
+    assert contents(url, number + 1) == contents(undisturbed, number + 1)
+
+
+def test_a_silent_server_times_out_and_is_used_again():
+    with mongodb_server() as server, contextlib.ExitStack() as stack:
+        url = server.new_url()
+        store = stack.enter_context(open_store(url))
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        options = "?socketTimeoutMS=300&connectTimeoutMS=300&serverSelectionTimeoutMS=300"
+        hasty = open_store(url + options)
+        until_taken(lambda: stack.enter_context(hasty))
+        server.pause()
+        try:
+            for opened in (hasty, stack.enter_context(open_history(url + options))):
+                with pytest.raises(StoreUnavailableError, match="timed out"):
+                    opened.symbols()
+            with pytest.raises(StoreUnavailableError, match="timed out"):
+                hasty.write(step(SYMBOLS, frames("a", 10, 10)))
+        finally:
+            server.resume()
+        until_taken(lambda: hasty.write(step(SYMBOLS, frames("a", 10, 10))))
+        assert store.position("a") == 20
+        assert store.recount() == []
+
+
+def test_a_database_of_another_program_is_left_alone(database, url):
+    database.accounts.insert_one({"_id": 1, "owner": "somebody"})
+    database.trades.insert_one({"_id": 1})
+    message = r"other collections .*\(accounts, trades\); name another database"
+    with pytest.raises(StoreFormatError, match=message) as raised, open_store(url):
+        pass
+    assert raised.value.exit_code == EXIT_STARTUP
+    assert sorted(database.list_collection_names()) == ["accounts", "trades"]
+
+
+def test_a_market_of_another_program_is_left_alone(database, url):
+    database.market.insert_one({"_id": "fish"})
+    with (
+        pytest.raises(StoreFormatError, match=r"\(market\); name another database"),
+        open_store(url),
+    ):
+        pass
+    assert list(database.market.find()) == [{"_id": "fish"}]
+
+
+def test_a_newer_version_is_rejected(database, url):
+    with open_store(url) as store:
+        database.market.update_one({}, {"$set": {"version": 2}})
+        for opened in (open_store(url), open_history(url)):
+            with (
+                pytest.raises(StoreFormatError, match="version 2, and this mdtool knows 1"),
+                opened,
+            ):
+                opened.symbols()
+        del store
+
+
+def test_documents_of_another_program_are_damage(database, url):
+    with open_store(url) as store:
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        database.trades.insert_one({"_id": 1, "price": "much"})
+        with pytest.raises(StoreFormatError, match="is damaged; restore it from a copy"):
+            store.recount()
+
+
+@pytest.mark.parametrize("code", [13, 18])
+def test_a_user_whom_the_server_rejects_is_final(proxy, url, code):
+    proxy.fail(store_proxies.rejected(code), lambda each: "find" in each or "saslStart" in each)
+    credentials = "user:s3cret@" if code == 18 else ""
+    rejected = through(proxy, url).replace("//", f"//{credentials}") + "&authSource=admin"
+    for opened in (open_store(rejected), open_history(rejected)):
+        with pytest.raises(StoreRefusedError) as raised, opened:
+            opened.symbols()
+        assert raised.value.exit_code == EXIT_STARTUP
+    ended = completed("aggregate", "--port", "0", "--store", rejected)
+    assert ended.returncode == EXIT_STARTUP
+    *_, line = ended.stderr.decode().splitlines()
+    assert line.startswith("mdtool: mongodb 127.0.0.1:")
+    assert b"s3cret" not in ended.stderr + ended.stdout
+    assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mongodb://", "not a valid MongoDB URL"),
+        ("mongodb://host", "names no database"),
+        ("mongodb://host/", "names no database"),
+        ("mongodb://host/a.b", "names no database"),
+        ("mongodb://user:s3cret@other@host/market", "not a valid MongoDB URL"),
+        ("mongodb://user:s3cret@host:0x10/market", "not a valid MongoDB URL"),
+        ("mongodb://user:s3cret@host/market?socketTimeoutMS=soon", "not a valid MongoDB URL"),
+    ],
+)
+def test_a_url_that_is_not_valid_is_rejected_without_its_password(url, reason):
+    for opening in (open_store, open_history):
+        with pytest.raises(ConfigError, match=reason) as raised:
+            opening(url)
+        assert "s3cret" not in str(raised.value)
+        assert "\n" not in str(raised.value)
