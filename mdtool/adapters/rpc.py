@@ -128,14 +128,10 @@ class Stub:
 
 Admitted = Callable[[Any, Any], contextlib.AbstractAsyncContextManager[Any]]
 """Admits a call by its request, or the stream of these, and its context, in a block that yields
-what the servicer gets for it; may abort."""
+what the servicer gets for it; may abort. Its `note` is called with the call's one answer."""
 
 
-def _everybody(_request: Any, context: Any) -> contextlib.AbstractAsyncContextManager[Any]:
-    return contextlib.nullcontext(context)
-
-
-def handler(servicer: object, admitted: Admitted = _everybody) -> grpc.GenericRpcHandler:
+def handler(servicer: object, admitted: Admitted | None = None) -> grpc.GenericRpcHandler:
     """Return the handler that answers each call by the servicer's method of the same name.
 
     A single request that is not a message of its kind ends its call with INVALID_ARGUMENT; in a
@@ -148,7 +144,8 @@ def handler(servicer: object, admitted: Admitted = _everybody) -> grpc.GenericRp
         parse: Callable[[bytes], Any] = GetMessageClass(method.input_type).FromString
         if not method.client_streaming and inspect.iscoroutinefunction(answer):
             answer, parse = _refusing_garbage(answer), _or_error(parse)
-        answer = _admitting(answer, admitted)
+        if admitted is not None:
+            answer = _admitting(answer, admitted)
         if tracing.is_on() and _is_single(method):
             answer = _traced_answer(method.name, answer)
         methods[method.name] = make(
@@ -192,7 +189,10 @@ def _admitting(answer: Callable[..., Any], admitted: Admitted) -> Callable[..., 
 
     async def answered(request: Any, context: Any) -> Any:
         async with admitted(request, context) as call:
-            return await answer(request, call)
+            message = await answer(request, call)
+            if message is not None:
+                call.note(message)
+            return message
 
     return answered
 

@@ -186,6 +186,21 @@ async def test_ticks_beyond_a_quota_of_bytes_are_taken_later(keys, monkeypatch):
     assert ack.message == "Received 5 ticks"
 
 
+async def test_answers_count_against_a_quota_of_bytes(keys, monkeypatch):
+    keys.configure(monkeypatch)
+    keys.add_settings("[quotas.default]\nbytes-per-s = 40\n")
+    monkeypatch.setenv("MDTOOL_AUTH_SERVICES_SECRET", SECRET)
+    async with aggregator() as running, bounded():
+        await running.send(message(0, [tick(100, 1)], ["AAPL"]))
+        stub = rpc.Stub(running.channel, keys["all"])
+        began_s = time.monotonic()
+        size = 0
+        while size <= 100:  # a second's worth at once
+            size += (await stub.GetSession(request("AAPL"))).ByteSize()
+        await stub.GetSession(request("AAPL"))
+        assert time.monotonic() - began_s > 1
+
+
 async def test_services_of_a_run_trust_each_other(market):
     async with AggregatorClient(market.address) as client:
         await client.session("AAPL", "", WITHIN_S)

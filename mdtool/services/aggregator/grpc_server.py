@@ -78,6 +78,11 @@ class Call:
         await self._send(message)
         await self._client.pay(message.ByteSize())
 
+    def note(self, message: Message) -> None:
+        """Count a message that the client is sent at once."""
+        if self._client.is_metered:
+            self._client.spend_bytes(message.ByteSize())
+
     async def spend(self, message: Message, ticks: int) -> None:
         """Count a message that the client has sent, and wait as long as its quotas say.
 
