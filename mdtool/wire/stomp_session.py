@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Application(Protocol):
     """What a session serves. Each method may reject by raising a MdtoolError."""
 
     def connect(self, headers: Mapping[str, str]) -> None:
-        """Admit the client, by the headers of its CONNECT."""
+        """Admit the client, by the headers of its CONNECT; may call `StompSession.hold`."""
         ...
 
     def subscribe(self, subscription: StompSubscription) -> None:
@@ -76,7 +77,7 @@ class Application(Protocol):
         ...
 
     def send(self, destination: str, body: bytes) -> None:
-        """Handle a message from the client."""
+        """Handle a message from the client; may call `StompSession.hold`."""
         ...
 
 
@@ -108,6 +109,8 @@ class StompSession:
         everything is written.
     error : str or None
         The text of that ERROR.
+    cause : MdtoolError or None
+        What the application rejected, where that led to the ERROR.
     """
 
     def __init__(
@@ -131,25 +134,57 @@ class StompSession:
         self._last_heard_s = self._beat_s = now_s
         self._beat_every_s = 0.0
         self._silence_s = connect_within_s
+        self._n_holds = 0
+        self._held: tuple[Frame, str | None, Callable[[], None]] | None = None
         self.is_over = False
         self.error: str | None = None
+        self.cause: MdtoolError | None = None
 
     def receive(self, data: bytes, now_s: float) -> None:
         """Handle what the client sent; after the end of the session it is ignored."""
         self._decoder.feed(data)
         try:
-            while not self.is_over and (frame := self._decoder.next_frame()) is not None:
+            while self._may_handle and (frame := self._decoder.next_frame()) is not None:
                 self._handle_frame(frame)
         except StompError as error:
             self.fail(str(error))
         if self._version is not None:
             self._last_heard_s = now_s
 
+    def hold(self) -> None:
+        """Handle no further frame, and do not answer this one, before `resume`."""
+        self._n_holds += 1
+
+    def resume(self, now_s: float, error: MdtoolError | None = None) -> None:
+        """End a `hold`: answer its frame, and handle those behind it.
+
+        Parameters
+        ----------
+        now_s : float
+        error : MdtoolError, optional
+            Why the frame is rejected.
+        """
+        self._n_holds -= 1
+        if self.is_over or self._held is None:
+            return
+        frame, receipt, answer = self._held
+        if error is not None:
+            self._reject(frame, error, receipt)
+        elif not self._n_holds:
+            self._held = None
+            answer()
+            self.receive(b"", now_s)
+
+    @property
+    def _may_handle(self) -> bool:
+        return not self.is_over and not self._n_holds
+
     def tick(self, now_s: float) -> None:
         """Send a heart-beat if it is due, and end the session of a client that is silent."""
         if self.is_over:
             return
-        if self._silence_s and now_s - self._last_heard_s > self._silence_s:
+        is_silent = self._silence_s and now_s - self._last_heard_s > self._silence_s
+        if is_silent and not self._n_holds:
             what = "CONNECT" if self._version is None else "heart-beat"
             self.fail(f"no {what} within {self._silence_s:g} s")
         # Also while messages are written, which do not pass through here.
@@ -177,16 +212,28 @@ class StompSession:
         receipt = None if self._version is None else frame.headers.get("receipt") or None
         try:
             if self._version is None:
-                self._connect(frame)
+                answer = self._connect(frame)
             else:
                 self._handle(frame, self._version)
+                answer = functools.partial(self._confirm, receipt)
         except MdtoolError as error:
-            self.fail(f"{frame.command:.20}: {error}", receipt)
+            self._reject(frame, error, receipt)
             return
+        if self._n_holds:
+            self._held = frame, receipt, answer
+        else:
+            answer()
+
+    def _reject(self, frame: Frame, error: MdtoolError, receipt: str | None) -> None:
+        self.cause = error
+        self.fail(f"{frame.command:.20}: {error}", receipt)
+
+    def _confirm(self, receipt: str | None) -> None:
         if receipt is not None:
             self._reply("RECEIPT", {"receipt-id": receipt})
 
-    def _connect(self, frame: Frame) -> None:
+    def _connect(self, frame: Frame) -> Callable[[], None]:
+        """Connect the client, and return what answers it."""
         if frame.command not in {"CONNECT", "STOMP"}:
             raise StompError("a session must begin with CONNECT")
         offered = frame.headers.get("accept-version") or Version.V1_0
@@ -195,11 +242,13 @@ class StompSession:
             known = list(Version)
             message = f"Supported protocol versions are {' '.join(known)}"
             headers = {"version": ",".join(known), "message": f"no version of {offered!r:.80}"}
-            self._end_with({**headers, "content-type": "text/plain"}, message.encode())
-            return
-        version = Version(max(accepted))
+            headers["content-type"] = "text/plain"
+            return functools.partial(self._end_with, headers, message.encode())
+        beats_s = self._agree(frame.headers.get("heart-beat") or "0,0")
         self._application.connect(frame.headers)
-        can_s, expects_s = self._agree(frame.headers.get("heart-beat") or "0,0")
+        return functools.partial(self._connected, Version(max(accepted)), *beats_s)
+
+    def _connected(self, version: Version, can_s: float, expects_s: float) -> None:
         self._version = self._decoder.version = version
         self._silence_s = can_s * _TOLERANCE
         self._beat_every_s = expects_s * _EARLY

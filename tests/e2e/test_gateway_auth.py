@@ -7,18 +7,22 @@ import contextlib
 import json
 
 import pytest
-from aiohttp import WSMsgType, WSServerHandshakeError
+from aiohttp import WSMsgType, WSServerHandshakeError, web
 
 from mdtool.adapters.audit import AuditConfig, AuditLog
-from mdtool.adapters.identity import api_keys
-from mdtool.adapters.identity.config import OPTIONAL
+from mdtool.adapters.identity import api_keys, jwt
+from mdtool.adapters.identity.config import OPTIONAL, REQUIRED, AuthConfig
+from mdtool.core.permissions import Roles
+from mdtool.services.http.listening import listening
 from mdtool.services.limits import QuotaConfig
+from mdtool.services.security import Security
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
 from mdtool.wire.websocket import CloseCode
 from tests.reference.market_source import MarketSource
 from tests.support.feed_followers import bearer
 from tests.support.gateways import gateway_of
+from tests.support.issuers import AUDIENCE, ISSUER, claims, new_key, sign
 from tests.support.node_clients import node_script
 from tests.support.tokens import ROLES, Keys, required_by_gateways
 from tests.support.waiting import bounded
@@ -418,6 +422,119 @@ async def test_decisions_are_logged_without_tokens(keys, monkeypatch, tmp_path):
     ]
     assert {line["address"] for line in lines} == {"127.0.0.1"}
     assert not any(keys[role].split("_", 2)[2] in text for role in ROLES)
+
+
+class Issuer:
+    """An issuer's keys, which are sent once a test says so."""
+
+    def __init__(self, *published):
+        self.published = published
+        self.may_answer = asyncio.Event()
+        self.was_asked = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def serving(self):
+        app = web.Application()
+        app.router.add_get("/keys", self._answer)
+        async with listening(app, "127.0.0.1", 0) as address:
+            yield f"http://{address}/keys"
+
+    async def _answer(self, _request):
+        self.was_asked.set()
+        await self.may_answer.wait()
+        return web.json_response({"keys": [key.as_dict(private=False) for key in self.published]})
+
+
+class RawStomp:
+    def __init__(self, client):
+        self._client = client
+
+    async def open(self):
+        self._socket = await self._client.ws_connect("/ws/websocket")
+
+    async def send(self, *frames):
+        await self._socket.send_bytes(b"".join(frames))
+
+    async def next(self):
+        message = await self._socket.receive()
+        return message.data if message.type is WSMsgType.TEXT else self._socket.close_code
+
+
+class PolledStomp:
+    """STOMP in requests of SockJS."""
+
+    def __init__(self, client):
+        self._client = client
+        self._path = f"/ws/000/{id(self)}"
+        self._messages = []
+
+    async def open(self):
+        async with self._client.post(f"{self._path}/xhr") as response:
+            assert await response.text() == "o\n"
+
+    async def send(self, *frames):
+        sent = [frame.decode() for frame in frames]
+        async with self._client.post(f"{self._path}/xhr_send", json=sent) as response:
+            assert response.status == 204
+
+    async def next(self):
+        while not self._messages:
+            async with self._client.post(f"{self._path}/xhr") as response:
+                self._messages = [
+                    message
+                    for kind, *rest in (await response.text()).splitlines()
+                    for message in json.loads("".join(rest) or "[]")[: 1 if kind == "c" else None]
+                ]
+        return self._messages.pop(0)
+
+
+@pytest.mark.parametrize("kind", [RawStomp, PolledStomp])
+async def test_stomp_waits_for_the_issuers_new_keys(keys, monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(jwt, "_RETRY_S", 0.0)
+    old, new, never = new_key("old"), new_key("new"), new_key("never")
+    issuer = Issuer(old)
+    issuer.may_answer.set()
+    file = tmp_path / "audit.jsonl"
+    audit = AuditLog(AuditConfig(file=str(file)), "gateway")
+    async with issuer.serving() as jwks:
+        config = AuthConfig(
+            mode=REQUIRED, issuer=ISSUER, audience=AUDIENCE, jwks=jwks, keys=str(keys.path)
+        )
+        security = Security(config, Roles(ROLES), {}, audit)
+        async with gateway(monkeypatch, keys, security) as client:
+
+            def connect(key):
+                token = sign(key, claims(mdtool={"roles": ["some"]}))
+                headers = {"accept-version": "1.2", "Authorization": f"Bearer {token}"}
+                return encode("CONNECT", headers)
+
+            waiting, rejected, other = kind(client), kind(client), RawStomp(client)
+            for each in (waiting, rejected, other):
+                await each.open()
+            await rejected.send(connect(never))
+            assert "its key is unknown" in await rejected.next()
+            assert await rejected.next() == UNAUTHORIZED
+            issuer.published = (old, new)
+            issuer.may_answer.clear()
+            issuer.was_asked.clear()
+            destination = {"destination": "/topic/market-data/AAPL", "id": "1"}
+            sending = asyncio.ensure_future(
+                waiting.send(connect(new), encode("SUBSCRIBE", destination))
+            )
+            await issuer.was_asked.wait()
+            await other.send(connect(old))
+            assert (await other.next()).startswith("CONNECTED")
+            issuer.may_answer.set()
+            await sending
+            assert (await waiting.next()).startswith("CONNECTED")
+            assert (await waiting.next()).startswith("MESSAGE")
+            issuer.published = (new := new_key("newer"),)
+            token = sign(new, claims(mdtool={"roles": ["some"]})).encode()
+            renewal = encode("SEND", {"destination": "/app/auth", "receipt": "2"}, token)
+            await waiting.send(renewal)
+            while not (answer := await waiting.next()).startswith("RECEIPT"):
+                assert answer.startswith("MESSAGE")
+    assert "its key is unknown" in file.read_text()
 
 
 async def test_rooms_of_signaling_require_a_right(keys, monkeypatch):

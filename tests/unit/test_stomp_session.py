@@ -23,7 +23,11 @@ class Recorder:
         self.subscriptions = []
 
     def connect(self, headers):
-        pass
+        if "token" in headers:
+            self.hold()
+
+    def hold(self) -> None:
+        """Have the session wait, once a test has set this."""
 
     def subscribe(self, subscription) -> None:
         self._check(subscription.destination)
@@ -393,3 +397,33 @@ def test_heart_beats_can_be_switched_off():
     client.session.tick(100_000.0)
     assert not client.written
     assert not client.session.is_over
+
+
+def test_frames_behind_one_that_is_held_wait_for_its_answer():
+    client = Client()
+    client.application.hold = client.session.hold
+    connect = encode("CONNECT", {"accept-version": "1.2", "token": "x"})
+    send = encode("SEND", {"destination": "/app/x", "receipt": "1"}, b"one", Version.V1_2)
+    assert client.sends(connect + send) == []
+    client.session.tick(1_000.0)  # however long that takes
+    assert client.sends(send) == []
+    assert client.application.calls == []
+    client.session.resume(1_000.0)
+    decoder = StompDecoder()
+    decoder.feed(bytes(client.written))
+    answers = [frame.command for frame in iter(decoder.next_frame, None)]
+    assert answers == ["CONNECTED", "RECEIPT", "RECEIPT"]
+    assert client.application.calls == [("send", "/app/x", b"one")] * 2
+
+
+def test_a_frame_that_is_held_may_be_rejected_later():
+    client = Client()
+    client.application.hold = client.session.hold
+    send = encode("SEND", {"destination": "/app/x"}, b"one")
+    assert client.sends(encode("CONNECT", {"token": "x"}) + send) == []
+    error = MdtoolError("no such token")
+    client.session.resume(100.0, error)
+    assert bytes(client.written).startswith(b"ERROR\nmessage:CONNECT")
+    assert client.session.is_over
+    assert client.session.cause is error
+    assert client.application.calls == []

@@ -104,6 +104,7 @@ class SockJs:
                 socket.on_too_large(connection.fail)
                 socket.outbox.post(sockjs.OPEN)
                 async for payload in socket:
+                    await connection.authenticated()
                     with await socket.client.turn():
                         _receive(socket, connection, payload)
         return socket.response
@@ -134,6 +135,7 @@ class SockJs:
         except SockJsError as error:
             raise ParameterError(str(error)) from error
         for message in messages:
+            await session.connection.authenticated()
             with await session.client.turn():
                 session.connection.receive(message)
         response = web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})

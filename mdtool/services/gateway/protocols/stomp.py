@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
+from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.config import GatewayConfig
@@ -24,6 +25,7 @@ from mdtool.services.gateway.parameters import ParameterError, parse_symbol
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import websocket
+from mdtool.services.limits import LimitError
 from mdtool.services.security import bearer
 from mdtool.wire import sockjs
 from mdtool.wire.stomp import MAX_FRAME_BYTES, StompError, Version, encode_headers
@@ -199,7 +201,10 @@ class Connection:
         Random, so that it cannot be guessed.
     """
 
-    __slots__ = ("_ends", "_has_ended", "_session", "_stomp", "carrier", "name", "wrapping")
+    __slots__ = (
+        *("_authenticating", "_ends", "_has_ended", "_session", "_stomp"),
+        *("carrier", "name", "wrapping"),
+    )
 
     def __init__(self, stomp: Stomp, carrier: Carrier, wrapping: Wrapping) -> None:
         self._stomp = stomp
@@ -208,6 +213,7 @@ class Connection:
         self.name = secrets.token_hex(8)
         self._ends: dict[str, Callable[[], None]] = {}
         self._has_ended = False
+        self._authenticating: set[asyncio.Task[None]] = set()
         self._session = StompSession(
             self, self._write, self.name, asyncio.get_running_loop().time(), stomp.heart_beat_s
         )
@@ -231,6 +237,8 @@ class Connection:
     def close(self) -> None:
         """End all subscriptions: the client is disconnected."""
         self._has_ended = True
+        for task in self._authenticating:
+            task.cancel()
         self._session.close()
         self._stomp.relay.forget(self)
 
@@ -241,8 +249,33 @@ class Connection:
             return
         text = headers.get(_AUTHORIZATION) or headers.get(_AUTHORIZATION.lower())
         if text:
-            client.authenticate(bearer(text))
-        client.check_token()
+            self.authenticate(bearer(text))
+        else:
+            client.check_token()
+
+    def authenticate(self, token: str) -> None:
+        """Take a token; the client's next frames wait where the issuer's keys are read for it."""
+        try:
+            self.carrier.client.authenticate(token)
+        except UnknownKeyError:
+            self._session.hold()
+            task = asyncio.get_running_loop().create_task(self._authenticate_later(token))
+            self._authenticating.add(task)
+            task.add_done_callback(self._authenticating.discard)
+
+    async def _authenticate_later(self, token: str) -> None:
+        why: MdtoolError | None = None
+        try:
+            await self.carrier.client.authenticate_now(token)
+        except (TokenError, LimitError) as error:
+            why = error
+        self._session.resume(asyncio.get_running_loop().time(), why)
+        self._close_if_over()
+
+    async def authenticated(self) -> None:
+        """Wait until what the client sent before is handled."""
+        while self._authenticating:
+            await asyncio.wait(self._authenticating)
 
     def subscribe(self, wanted: StompSubscription) -> None:
         """Begin a subscription."""
@@ -266,7 +299,9 @@ class Connection:
             if error is None:
                 self.carrier.close(CloseCode.NORMAL, "disconnected")
             else:
-                self.carrier.close(CloseCode.PROTOCOL_ERROR, error)
+                is_token = isinstance(self._session.cause, TokenError)
+                code = CloseCode.UNAUTHORIZED if is_token else CloseCode.PROTOCOL_ERROR
+                self.carrier.close(code, error)
 
 
 class Member:
@@ -372,7 +407,7 @@ class Stomp:
         """
         client = connection.carrier.client
         if destination == _TOKENS and client.security is not None:
-            client.authenticate(body.decode("ascii", "replace").strip())
+            connection.authenticate(body.decode("ascii", "replace").strip())
             return
         room = _name_below(self.relay.destination, destination)
         if room is None:
@@ -400,6 +435,7 @@ class Stomp:
             with self.connected(socket, Wrapping.NONE) as connection:
                 socket.on_too_large(connection.fail)
                 async for message in socket:
+                    await connection.authenticated()
                     with await socket.client.turn():
                         connection.receive(message)
         return socket.response
