@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 from asyncio import sslproto
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Self, TypeAlias
 
 from mdtool.core.addresses import ALL, cannot_listen, format_address
@@ -202,6 +202,37 @@ async def listen(
             raise
     except (OSError, UnicodeError) as error:
         raise cannot_listen(error, host, port, option) from error
+
+
+def stream_protocol(
+    tasks: asyncio.TaskGroup,
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+) -> Callable[[], asyncio.BaseProtocol]:
+    """Return what makes the protocol of connections that are read and written as streams.
+
+    Parameters
+    ----------
+    tasks : asyncio.TaskGroup
+        Where each connection is served.
+    serve : callable
+        Serves one, and does not raise whatever its client does.
+    """
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = serve(reader, writer)
+        try:
+            tasks.create_task(serving)
+        except RuntimeError:  # it was accepted just before the end
+            serving.close()
+            writer.transport.abort()
+
+    return lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
+
+
+def peer_name(transport: asyncio.BaseTransport) -> str:
+    """Return the address of a connection's peer, which one that is lost already does not have."""
+    peer = transport.get_extra_info("peername")
+    return format_address(*peer[:2]) if peer else "a disconnected client"
 
 
 def notice_loss(connection: socket.socket) -> None:

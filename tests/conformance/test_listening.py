@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from mdtool.services.gateway.server import Gateway
 from mdtool.services.gateway.workers.coordinator import Coordinator
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.server import LiveGateway
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
@@ -120,6 +123,29 @@ async def test_connections_wait_while_no_descriptor_is_left(name):
                 await paused_again(pauses)  # it tries once more, and says nothing
                 assert log.lines[0].startswith(f"{address}: connections wait: Too many open files")
                 assert len(log.lines) == 1
+
+
+LIVE = {
+    "live-gateway": lambda host: LiveGateway(
+        LiveGatewayConfig(host=host, auth="none", port=0), [str(SAMPLE)]
+    )
+}
+
+
+@pytest.mark.parametrize("name", {**SERVICES, **LIVE})
+async def test_connections_that_are_reset_before_they_are_accepted_disturb_nobody(name):
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    async with running({**SERVICES, **LIVE}[name]("127.0.0.1")) as service:
+        for address in service.addresses.values():
+            for _ in range(20):
+                with socket.create_connection(parse_address(address)) as client:
+                    reset = struct.pack("ii", 1, 0)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            for _ in range(100):  # turns of the loop, in which they are accepted
+                await asyncio.sleep(0)
+            assert await reachable(address)
+    assert errors == []
 
 
 class Echo(asyncio.Protocol):

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.core.addresses import format_address
 from mdtool.core.errors import MdtoolError, PeerError
+from mdtool.core.tcp import peer_name
 from mdtool.core.trades import REASONS, Frames, Reason, reasons_text
 from mdtool.services.client import Admission, Client, ClientLog
 from mdtool.services.ingest.intake import Intake, Stream
@@ -129,8 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         self._log = ClientLog(log, self._client)
         self._decoder.may_write = self._may_write
         self._decoder.needs_token = self._client.needs_token
-        peer = transport.get_extra_info("peername")
-        self._name = format_address(*peer[:2]) if peer else "a disconnected client"
+        self._name = peer_name(transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
         try:

@@ -15,7 +15,7 @@ from mdtool.core.config import load_tables
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.permissions import Roles
-from mdtool.core.tcp import listen
+from mdtool.core.tcp import listen, stream_protocol
 from mdtool.core.tls import ServerTls, TlsConfig
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError, LimitError, Limits
@@ -102,13 +102,7 @@ class LiveGateway:
         async with asyncio.TaskGroup() as tasks:
             for dataset, each in played.items():
                 self._playbacks[dataset] = Playback(each, config, tasks, self._from_ns)
-
-            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                tasks.create_task(self._serve(reader, writer))
-
-            def protocol() -> asyncio.BaseProtocol:
-                return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
-
+            protocol = stream_protocol(tasks, self._serve)
             server = await listen(protocol, config.host, config.port, tls=tls)
             control = Control(self._playbacks, self._sessions, self._inject)
             try:

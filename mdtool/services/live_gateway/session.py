@@ -11,11 +11,10 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.permissions import NOTHING
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import notice_loss, peer_name
 from mdtool.services.dbn_access import reads_all
 from mdtool.services.live_gateway.config import LiveGatewayConfig
 from mdtool.services.live_gateway.faults import (
@@ -91,7 +90,7 @@ class Session:
         self._request: Authentication | None = None
         self._access = NOTHING
         self._writer = writer
-        self._name = format_address(*writer.get_extra_info("peername")[:2])
+        self._name = peer_name(writer.transport)
         self._inbox = Inbox(reader, config.subscriptions_per_s)
         notice_loss(writer.get_extra_info("socket"))
         writer.transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)

@@ -15,7 +15,7 @@ from mdtool.adapters.dbn_files import Recording
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.stream_warnings import counts_of
-from mdtool.core.tcp import listen
+from mdtool.core.tcp import listen, stream_protocol
 from mdtool.core.tls import ServerTls, server_tls
 from mdtool.core.units import format_time
 from mdtool.services.client import Admission
@@ -106,18 +106,7 @@ class ReplaySender:
         self, tasks: asyncio.TaskGroup, tls: ServerTls | None
     ) -> AsyncIterator[str]:
         """Listen for receivers within the block; yield the real address."""
-
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            serving = self._serve(reader, writer)
-            try:
-                tasks.create_task(serving)
-            except RuntimeError:  # it was accepted just before the end
-                serving.close()
-                writer.transport.abort()
-
-        def protocol() -> asyncio.BaseProtocol:
-            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
-
+        protocol = stream_protocol(tasks, self._serve)
         config = self._config
         server = await listen(protocol, config.host, config.data_port, "--data-port", tls=tls)
         try:

@@ -10,11 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mdtool.core.addresses import format_address
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import notice_loss, peer_name
 from mdtool.services.client import Client
 from mdtool.services.dbn_access import ShownRecords, check_records, reads_all
 from mdtool.services.replay.reading import ForwardReader, reading
@@ -93,7 +92,7 @@ class Session:
         writer: asyncio.StreamWriter,
         greeting_s: float,
     ) -> None:
-        self._name = format_address(*writer.get_extra_info("peername")[:2])
+        self._name = peer_name(writer.transport)
         self._request: Request | None = None
         self._run: Run | None = None
         self._progress = Progress()

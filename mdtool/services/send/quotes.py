@@ -25,7 +25,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.instruments import Instruments
 from mdtool.core.permissions import Reader
 from mdtool.core.records import Records, index_timestamps
-from mdtool.core.tcp import listen, notice_loss
+from mdtool.core.tcp import listen, notice_loss, stream_protocol
 from mdtool.core.tls import server_tls
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
@@ -122,13 +122,7 @@ class QuotePort:
             asyncio.TaskGroup() as tasks,
             keeping_current(security, self._admission.open),
         ):
-
-            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                tasks.create_task(self._serve(reader, writer))
-
-            def protocol() -> asyncio.BaseProtocol:
-                return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
-
+            protocol = stream_protocol(tasks, self._serve)
             try:
                 tls = server_tls("replay-dbn")  # whose readers read it too
                 server = await listen(protocol, self._host, self._port, "--quotes-at", tls=tls)

@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Final, cast
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
-from mdtool.core.addresses import format_address
 from mdtool.core.permissions import Reader
-from mdtool.core.tcp import notice_loss, pause_when_behind
+from mdtool.core.tcp import notice_loss, pause_when_behind, peer_name
 from mdtool.core.tls import is_tls
 from mdtool.core.trades import Probe
 from mdtool.services.client import Admission, Client, ClientLog
@@ -191,8 +190,7 @@ class Connection(asyncio.Protocol):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         notice_loss(connection)
-        peer = transport.get_extra_info("peername") or ("?", 0)
-        self._name = format_address(*peer[:2])
+        self._name = peer_name(transport)
         pause_when_behind(self._transport)
         self._client = self._connections.admission.peer(transport)
         try:
