@@ -7,18 +7,20 @@ defaults.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from mdtool.core.addresses import dial_address, dialled, parse_address
 from mdtool.core.errors import ConfigError
@@ -56,6 +58,8 @@ TABLES: Final = frozenset({"detect", "quotas", "roles", "tls"})
 _PREFIX: Final = "MDTOOL_"
 _OF_FILE: Final = "_file"
 """The end of a variable that names a file with the value: secrets are mounted as files."""
+_held: dict[str, object] | None = None
+"""What files had, by variable, and the settings file's; None where files are read each time."""
 _NO_SETTINGS: Final = frozenset(
     {CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA", "MDTOOL_TOKEN"}
 )
@@ -255,6 +259,27 @@ def range_of(field: dataclasses.Field[Any]) -> str:
     return f"at most {high}" if low is None else f"from {low} to {high}"
 
 
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Read each file of settings once within the block, whatever becomes of it meanwhile.
+
+    A service reads settings as it connects and stops, too. A volume of Kubernetes replaces its
+    files under it, and new settings of one part do not fit old ones of the others.
+
+    Raises
+    ------
+    ConfigError
+        As `load` does, for the settings file.
+    """
+    global _held  # noqa: PLW0603 - a process has one environment, and so one set of settings
+    before, _held = _held, {}
+    try:
+        _once("", _settings)
+        yield
+    finally:
+        _held = before
+
+
 def config_file() -> Path | None:
     """Return the settings file in force: `MDTOOL_CONFIG`, else `./mdtool.toml`, else None.
 
@@ -363,6 +388,15 @@ def _place(path: Path | None, section: str, key: str) -> str:
 
 def _table(section: str) -> tuple[dict[str, Any], Path | None]:
     """Return a section of the settings file, empty where it has none, and the file."""
+    content, path = _once("", _settings)
+    table = content.get(section, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {section} must be a section, [{section}]")
+    return table, path
+
+
+def _settings() -> tuple[dict[str, Any], Path | None]:
+    """Return the sections of the settings file, none where there is no file, and the file."""
     path = config_file()
     if path is None:
         return {}, None
@@ -373,10 +407,16 @@ def _table(section: str) -> tuple[dict[str, Any], Path | None]:
     for name in content:
         if name not in SECTIONS | TABLES:
             raise ConfigError(f"{path}: no section [{name}]{did_you_mean(name, SECTIONS | TABLES)}")
-    table = content.get(section, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {section} must be a section, [{section}]")
-    return table, path
+    return content, path
+
+
+def _once(key: str, read: Callable[[], T]) -> T:
+    """Return what `read` does; where settings are held, what it did the first time."""
+    if _held is None:
+        return read()
+    if key not in _held:
+        _held[key] = read()
+    return cast("T", _held[key])
 
 
 def _typed(kind: type, value: Any, where: str) -> Any:
@@ -414,7 +454,7 @@ def _from_environment(cls: type, section: str) -> dict[str, Origin]:
         if name not in fields and name.endswith(_OF_FILE) and of_file in fields:
             if variable(section, of_file) in os.environ:
                 raise ConfigError(f"{key} and {variable(section, of_file)}: give one of them")
-            name, given = of_file, _content(key, text)
+            name, given = of_file, _once(key, functools.partial(_content, key, text))
         else:
             given = text
         if name not in fields:

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from mdtool.core import reloading
-from mdtool.core.config import load, setting
+from mdtool.core.config import held, load, setting
 from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from mdtool.core.interrupts import Blocking
@@ -149,14 +149,15 @@ def run_service(service: Service, within_s: float | None = None, *, logs_ready: 
         What the service itself raised.
     """
     raise_file_limit()
-    within_s = stop_within_s() + drain_s() if within_s is None else within_s
-    deadline = threading.Timer(within_s, _give_up, (service.name, within_s))
-    deadline.daemon = True
-    try:
-        return asyncio.run(_supervised(service, deadline, logs_ready))
-    finally:
-        Blocking.is_stopping = False
-        deadline.cancel()
+    with held():
+        within_s = stop_within_s() + drain_s() if within_s is None else within_s
+        deadline = threading.Timer(within_s, _give_up, (service.name, within_s))
+        deadline.daemon = True
+        try:
+            return asyncio.run(_supervised(service, deadline, logs_ready))
+        finally:
+            Blocking.is_stopping = False
+            deadline.cancel()
 
 
 async def _supervised(service: Service, deadline: threading.Timer, logs_ready: bool) -> int:

@@ -9,6 +9,7 @@ from mdtool.adapters.identity.api_keys import ApiKey, ApiKeys, add, revoke
 from mdtool.adapters.identity.errors import TokenError
 from mdtool.core import reloading
 from mdtool.core.errors import InputError
+from tests.support.mounted import Mounted
 
 
 @pytest.fixture
@@ -95,6 +96,22 @@ def test_a_line_that_is_no_key_is_refused(path, line):
     path.write_text(line + "\n")
     with pytest.raises(InputError, match="line 1 is not an API key"):
         ApiKeys(str(path))
+
+
+def test_a_volume_that_replaces_its_files_has_them_read_again(path, tmp_path):
+    texts, files = [], []
+    for name in ("a", "b"):
+        path.unlink(missing_ok=True)
+        texts.append(make(path, name))
+        files.append({"keys": path.read_text()})
+    mounted = Mounted(tmp_path / "mounted", files[0])
+    keys = ApiKeys(mounted["keys"])
+    for number in (1, 0, 1):
+        mounted.replace(files[number])
+        assert keys.reload()
+        assert keys.find(texts[number])
+        with pytest.raises(TokenError, match="revoked"):
+            keys.find(texts[1 - number])
 
 
 def test_a_replaced_file_of_the_same_size_is_noticed(path, tmp_path):

@@ -14,6 +14,7 @@ from mdtool.core.errors import ConfigError, MdtoolError, StartupError
 from mdtool.core.tls import ServerTls, TlsConfig, client_tls, is_tls, load_tls, server_tls
 from tests.support.certificates import DAY, Certificates
 from tests.support.commands import completed, output_of
+from tests.support.mounted import Mounted
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -112,6 +113,21 @@ def test_files_are_read_again_once_they_change(certificates, caplog):
     second = tls.context
     reloading.read_again()
     assert tls.context is not second
+
+
+def test_a_volume_that_replaces_its_files_has_them_read_again(certificates, tmp_path):
+    def issued():
+        certificates.issue("server")
+        return {name: Path(certificates[name]).read_text() for name in ("server.pem", "server.key")}
+
+    mounted = Mounted(tmp_path / "mounted", issued())
+    tls = ServerTls(TlsConfig(cert=mounted["server.pem"], key=mounted["server.key"]))
+    for _ in range(3):
+        before, pem = tls.context, tls.pem
+        assert tls.context is before
+        mounted.replace(issued())
+        assert tls.context is not before
+        assert tls.pem != pem
 
 
 @pytest.mark.parametrize("made", [server_tls, client_tls])
