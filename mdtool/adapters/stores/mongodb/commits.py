@@ -223,6 +223,10 @@ def apply(database: Documents, number: int, change: Mapping[str, Any]) -> None:
     for each in change.get("deleted_bars", ()):
         which = {"_id": {"$gte": each["first"], "$lt": each["end"]}, "step": {"$lt": number}}
         database.bars.delete_many(which)
+    removed = change.get("removed_bars", ())
+    for begin in range(0, len(removed), _NAMES):
+        which = {"_id": {"$in": removed[begin : begin + _NAMES]}, "step": {"$lt": number}}
+        database.bars.delete_many(which)
     _put_symbols(database, number, change.get("symbols", ()), is_replaced=is_replaced)
     _put_streams(database, number, change.get("streams", ()))
     done = {"$set": {"is_pending": False}, "$unset": {"payload": "", "parts": ""}}

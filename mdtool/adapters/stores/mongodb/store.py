@@ -331,15 +331,15 @@ class Store(Reader):
             before = self._rows(database, names)
             after = {("session", *row) for row in _session_rows(step, names)}
             after |= {("bar", *bar) for bar in bars.tolist()}
+            # Bars that stay as they are, which most do, are not written.
+            differs = np.array([("bar", *bar) not in before for bar in bars.tolist()], np.bool_)
+            removed = _keys(before - after) - _keys(after)
             change = {
                 "is_replaced": True,
                 "new_symbols": new_symbols,
-                "bars": packed_bars(bars),
+                "bars": packed_bars(bars[differs]),
                 "symbols": _symbol_changes(step, used, numbers, np.empty((7, 0), np.int64)),
-                "deleted_bars": [
-                    {"first": BARS.key(known[name]), "end": BARS.key(known[name] + 1)}
-                    for name in names
-                ],
+                "removed_bars": [BARS.key(*key) for key in sorted(removed)],
             }
             if self._commits.commit(database, head, change):
                 return max(len(before - after), len(after - before))
@@ -487,6 +487,11 @@ def _open_bars(symbol: Mapping[str, Any], place: int) -> list[tuple[int, ...]]:
         (place, int(interval), 1, bar["start_ns"], *(bar[name] for name in BAR_FIELDS))
         for interval, bar in symbol.get("open_bars", {}).items()
     ]
+
+
+def _keys(rows: set[tuple[Any, ...]]) -> set[tuple[int, ...]]:
+    """Return the keys of the closed bars among rows: symbol, length, start."""
+    return {(row[1], row[2], row[4]) for row in rows if row[0] == "bar" and not row[3]}
 
 
 def _session_rows(step: Step, names: Sequence[str]) -> list[tuple[Any, ...]]:
