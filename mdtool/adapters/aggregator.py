@@ -190,7 +190,8 @@ class AggregatorClient:
         if kind is UnansweredError:
             return kind(f"aggregator {self.address} did not answer in time")
         if kind is UnavailableError:
-            return kind(f"aggregator {self.address} is unavailable: {details.rpartition(': ')[2]}")
+            reason = details.rpartition(": ")[2].rstrip("]")  # the last of nested ones
+            return kind(f"aggregator {self.address} is unavailable: {reason}")
         return kind(f"aggregator {self.address} failed: {details}")
 
 

@@ -121,14 +121,20 @@ async def test_health_tells_fresh_from_stale(source):
         assert source.address in health["aggregator"]["message"]
 
 
-async def test_an_aggregator_that_was_never_there_is_503_throughout():
-    async with MarketSource().serving() as source:
-        address = source.address
+@pytest.mark.parametrize("has_name", [True, False], ids=["refused", "no name"])
+async def test_an_aggregator_that_was_never_there_is_503_throughout(has_name):
+    address = "no-such-host.invalid:50051"
+    if has_name:
+        async with MarketSource().serving() as source:
+            address = source.address
     async with gateway_of(address) as client:
         for path in ("/api/v1/marketdata", "/api/v1/marketdata/AAPL", "/api/v1/bars/AAPL"):
             status, answer = await client.answer(path)
             assert (status, answer["error"]) == (503, "unavailable")
             assert address in answer["message"]
+            assert not answer["message"].endswith("]")
+        assert (await client.answer("/livez"))[0] == 200
+        assert (await client.answer("/readyz"))[0] == 503
         status, health = await client.answer("/health")
         assert (status, health["status"]) == (503, "unavailable")
         assert (await client.get("/metrics")).status == 200

@@ -137,9 +137,14 @@ class GrpcBus(BaseBus):
             if state is grpc.ChannelConnectivity.READY:
                 return
             is_failed = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            may_report_at_s = None
             if is_failed and loop.time() >= patient_until_s:
                 self._set_unavailable("cannot be reached")
-            await self._channel.wait_for_state_change(state)
+            elif is_failed:  # a name that cannot be resolved is tried again after half a minute
+                may_report_at_s = patient_until_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(may_report_at_s):
+                    await self._channel.wait_for_state_change(state)
 
     async def _send(self, call: Any) -> None:
         known_symbols = known_lots = 0

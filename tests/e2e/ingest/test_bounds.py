@@ -10,6 +10,7 @@ import aiohttp
 import grpc
 import pytest
 
+from mdtool.adapters.bus import grpc as grpc_bus
 from mdtool.core.addresses import parse_address
 from mdtool.core.config import variable
 from mdtool.core.errors import PeerError, StartupError, UsageError
@@ -20,7 +21,7 @@ from mdtool.services.ingest.server import IngestServer
 from mdtool.wire.frames import Ack, Resume
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import Client, frame, frames, prices, send, serving
-from tests.support.services import running
+from tests.support.services import logged, running
 from tests.support.waiting import bounded
 
 
@@ -148,6 +149,17 @@ async def test_a_stop_commits_what_was_taken_and_logs_it(aggregator, ledger):
         False, "Accepted 3 ticks, refused 0, all of them committed; the server stops"
     )
     assert await named.last_reply() is None
+
+
+async def test_an_aggregator_whose_name_is_unknown_is_reported_and_waited_for(monkeypatch):
+    monkeypatch.setattr(grpc_bus, "_PATIENCE_S", 0.1)
+    config = IngestConfig(aggregator="no-such-host.invalid:50051", port=0)
+    with logged(grpc_bus.__name__) as log:
+        async with bounded(), running(IngestServer(config)) as (addresses, task):
+            await log.heard("aggregator no-such-host.invalid:50051 cannot be reached; ")
+            client = await Client.connect(parse_address(addresses["tcp"]), hello="s")
+            client.writer.write(frames(1))
+            assert not task.done()
 
 
 async def test_a_drain_serves_on_and_the_stop_ends_uploads_between_two_frames(
