@@ -114,6 +114,16 @@ def test_a_volume_that_replaces_its_files_has_them_read_again(path, tmp_path):
             keys.find(texts[1 - number])
 
 
+def test_a_key_is_added_on_a_line_of_its_own(path):
+    first, _ = ApiKey.make("first", [], None)
+    add(path, first)
+    path.write_text(path.read_text().rstrip("\n"))
+    second, text = ApiKey.make("second", [], None)
+    add(path, second)
+    assert [*ApiKeys(str(path))] == [first, second]
+    assert ApiKeys(str(path)).find(text) == second
+
+
 def test_a_replaced_file_of_the_same_size_is_noticed(path, tmp_path):
     make(path, "a")
     keys = ApiKeys(str(path))

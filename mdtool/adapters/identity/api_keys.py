@@ -182,8 +182,10 @@ def add(path: Path, key: ApiKey) -> None:
         When it cannot be written.
     """
     with _locked(path) as file:
-        os.lseek(file, 0, os.SEEK_END)
-        os.write(file, (json.dumps(asdict(key)) + "\n").encode())
+        size = os.lseek(file, 0, os.SEEK_END)
+        # A file that was edited, or whose disk was full, may not end with a whole line.
+        begins = not size or os.pread(file, 1, size - 1) == b"\n"
+        os.write(file, (("" if begins else "\n") + json.dumps(asdict(key)) + "\n").encode())
         os.fsync(file)
 
 
