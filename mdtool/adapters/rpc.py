@@ -126,9 +126,9 @@ class Stub:
         raise AttributeError(f"{SERVICE.full_name} has no call {name}")
 
 
-Admitted = Callable[[Any, Any], contextlib.AbstractAsyncContextManager[Any]]
-"""Admits a call by its request, or the stream of these, and its context, in a block that yields
-what the servicer gets for it; may abort. Its `note` is called with the call's one answer."""
+Admitted = Callable[[str, Any, Any], contextlib.AbstractAsyncContextManager[Any]]
+"""Admits a call by its name, its request, or the stream of these, and its context, in a block that
+yields what the servicer gets for it; may abort. Its `note` is called with the call's one answer."""
 
 
 def handler(servicer: object, admitted: Admitted | None = None) -> grpc.GenericRpcHandler:
@@ -145,7 +145,7 @@ def handler(servicer: object, admitted: Admitted | None = None) -> grpc.GenericR
         if not method.client_streaming and inspect.iscoroutinefunction(answer):
             answer, parse = _refusing_garbage(answer), _or_error(parse)
         if admitted is not None:
-            answer = _admitting(answer, admitted)
+            answer = _admitting(answer, functools.partial(admitted, method.name))
         if tracing.is_on() and _is_single(method):
             answer = _traced_answer(method.name, answer)
         methods[method.name] = make(
@@ -177,7 +177,7 @@ def _refusing_garbage(answer: Callable[..., Any]) -> Callable[..., Any]:
     return answered
 
 
-def _admitting(answer: Callable[..., Any], admitted: Admitted) -> Callable[..., Any]:
+def _admitting(answer: Callable[..., Any], admitted: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.isasyncgenfunction(answer):
 
         async def streamed(request: Any, context: Any) -> AsyncIterator[Any]:

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Any, Final
@@ -35,7 +35,7 @@ from mdtool.services.limits import (
     QuotaConfig,
     RateLimit,
 )
-from mdtool.services.security import NO_TOKEN, Security
+from mdtool.services.security import NO_TOKEN, Security, bearer
 
 log = logging.getLogger(__name__)
 
@@ -350,6 +350,21 @@ class Client:
         if security is not None:
             security.check_right(self, right, what)
 
+    def bearer(self, values: Sequence[str]) -> str:
+        """Return the token of the values of `Authorization`.
+
+        Raises
+        ------
+        TokenError
+            When there are several, or it is not a bearer token.
+        """
+        try:
+            return _bearer_of(values)
+        except TokenError as error:
+            if self.security is not None:
+                self.security.note(self, "authenticate", str(error))
+            raise
+
     def authenticate(self, token: str) -> None:
         """Take a token: the client's first one, or a newer one of the same principal.
 
@@ -419,6 +434,8 @@ class Client:
             admission.note(self.identity, -1)
             admission.note(identity, 1)
         self.adopt(principal)
+        if self._close is not None and self.security is not None:
+            self.security.note(self, "authenticate")
 
     def adopt(self, principal: Principal) -> None:
         """Become a principal whose token was checked already; not while connected."""
@@ -608,6 +625,12 @@ class ClientLog(logging.LoggerAdapter[logging.Logger]):
 def _identity(principal: Principal) -> str:
     """Return what limits count a principal by, which no address can be."""
     return f"principal {principal.name}"
+
+
+def _bearer_of(values: Sequence[str]) -> str:
+    if len(values) > 1:
+        raise TokenError("token: several values of Authorization; send one")
+    return bearer(values[0])
 
 
 def _result(found: Principal | TokenError) -> Principal:

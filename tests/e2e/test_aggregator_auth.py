@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 import grpc
@@ -204,3 +205,23 @@ async def test_answers_count_against_a_quota_of_bytes(keys, monkeypatch):
 async def test_services_of_a_run_trust_each_other(market):
     async with AggregatorClient(market.address) as client:
         await client.session("AAPL", "", WITHIN_S)
+
+
+async def test_calls_are_in_the_audit_log(keys, monkeypatch, tmp_path):
+    keys.configure(monkeypatch)
+    file = tmp_path / "audit.jsonl"
+    keys.add_settings(f"[audit]\nfile = {str(file)!r}\n")
+    async with aggregator() as running, bounded():
+        stub = rpc.Stub(running.channel, "")
+        with fails(grpc.StatusCode.UNAUTHENTICATED):
+            await stub.GetAggregate(request("AAPL"), metadata=[("authorization", "Basic YTpi")])
+        with fails(grpc.StatusCode.NOT_FOUND):
+            await stub.GetAggregate(request("MSFT"), **as_(keys["some"]))
+        with fails(grpc.StatusCode.PERMISSION_DENIED):
+            await stub.GetAggregate(request("AAPL"), **as_(keys["elsewhere"]))
+    lines = map(json.loads, file.read_text().splitlines())
+    assert [(line["principal"], line["what"], line["allowed"]) for line in lines] == [
+        ("anonymous", "authenticate", False),
+        ("key:some", "GetAggregate", True),
+        ("key:elsewhere", "GetAggregate", False),
+    ]

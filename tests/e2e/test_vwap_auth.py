@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 
@@ -172,3 +173,21 @@ async def test_connections_beyond_a_quota_are_closed_with_the_reason(keys, monke
             async with connected(address) as second:
                 assert await second.next() == {"error": f"{limit}; try again later"}
                 assert await second.reader.read() == b""
+
+
+async def test_decisions_are_in_the_audit_log(keys, monkeypatch, tmp_path):
+    keys.configure(monkeypatch)
+    file = tmp_path / "audit.jsonl"
+    keys.add_settings(f"[audit]\nfile = {str(file)!r}\n")
+    async with aggregator() as running, bounded(), vwap_feed(running.address) as address:
+        for role in ("all", "elsewhere"):
+            async with connected(address) as client:
+                client.say(f"AUTH {keys[role]}", "SUBSCRIBE")
+                assert "error" in await client.next()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [line for line in lines if line["service"] == "vwap"]  # it has no secret of services
+    assert [(line["principal"], line["what"], line["allowed"]) for line in lines] == [
+        ("key:all", "authenticate", True),
+        ("key:elsewhere", "authenticate", True),
+        ("key:elsewhere", "read vwap", False),
+    ]

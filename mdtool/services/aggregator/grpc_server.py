@@ -26,7 +26,7 @@ from mdtool.core.tls import PeerCertificate, ServerTls, certificate_end
 from mdtool.services.aggregator.reflection import add_reflection
 from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.limits import CapacityError, LimitError, Limits
-from mdtool.services.security import Security, bearer
+from mdtool.services.security import Security
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
@@ -108,10 +108,8 @@ async def _authenticate(client: Client, metadata: Iterable[tuple[str, str | byte
         When its token is missing where one is required, is one of several, or is not valid.
     """
     given = [value for key, value in metadata if key == rpc.AUTHORIZATION]
-    if len(given) > 1:
-        raise TokenError("token: several values of authorization; send one")
     if given:
-        await client.authenticate_now(bearer(str(given[0])))
+        await client.authenticate_now(client.bearer([str(each) for each in given]))
     client.check_token()
 
 
@@ -229,7 +227,7 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, request: Any, context: Any) -> AsyncIterator[Call]:
+    async def _admitted(self, name: str, request: Any, context: Any) -> AsyncIterator[Call]:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
         security = self.admission.security
@@ -252,10 +250,16 @@ class GrpcServer:
                 call = Call(context, client)
                 if isinstance(request, Message):
                     await call.spend(request, 0)
+                if security is not None:
+                    # Servicers check permissions before they first wait.
+                    noting = asyncio.get_running_loop().call_soon(security.note, client, name)
                 yield call
             except TokenError as error:
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             except ForbiddenError as error:
+                if security is not None:
+                    noting.cancel()
+                    security.note(client, name, str(error))
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
             except (CapacityError, LimitError) as error:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))

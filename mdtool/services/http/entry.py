@@ -15,7 +15,7 @@ from mdtool.core.tls import peer_certificate
 from mdtool.services.client import Client
 from mdtool.services.http.answers import CLIENT, Handler, Statuses, client_of
 from mdtool.services.limits import LimitError
-from mdtool.services.security import Security, bearer
+from mdtool.services.security import Security
 
 ENTRY_STATUSES: Final[Statuses] = {
     TokenError: (401, "unauthorized"),
@@ -90,13 +90,13 @@ def enter(
     if security is not None:
         PRINCIPAL.set("")  # the connection's request before this one may have had another
     if security is not None and not policy.is_open:
-        header = _header_of(request)
+        header = _header_of(request, client)
         if header is not None:
             principal = security.recent.get(header)
             if principal is not None:
                 client.adopt(principal)
             else:
-                token = bearer(header)
+                token = client.bearer([header])
                 try:
                     client.authenticate(token)
                 except UnknownKeyError:
@@ -157,7 +157,7 @@ def _certified(request: web.Request, security: Security) -> Principal | None:
     return None if transport is None else security.certified(peer_certificate(transport))
 
 
-def _header_of(request: web.Request) -> str | None:
+def _header_of(request: web.Request, client: Client) -> str | None:
     """Return the header of a request that has its token, None where that is absent or empty.
 
     Raises
@@ -167,5 +167,5 @@ def _header_of(request: web.Request) -> str | None:
     """
     headers = request.headers.getall(hdrs.AUTHORIZATION, ())
     if len(headers) > 1:
-        raise TokenError("token: several headers Authorization; send one")
+        client.bearer(headers)
     return headers[0] if headers and headers[0].strip() else None

@@ -29,6 +29,7 @@ CROWDED_READ_BYTES: Final = 4_096
 _LINGER_S: Final = 2.0
 """How long what a rejected client still sends is read: unread, it would end the connection at once,
 before the client has read why."""
+_FORBIDDEN: Final = "ticks: of symbols that none of your roles may write"
 _MAX_DETAILS: Final = 3
 """How many of a connection's refusals are logged one by one."""
 
@@ -281,7 +282,10 @@ class Connection(asyncio.BufferedProtocol):
         permitted = writable(frames, self._decoder.symbols, self._client.principal.access)
         if not self._may_write(stream_id):
             permitted = permitted.refuse_probes(Reason.SYMBOL)
-        self._tally.forbidden += int((permitted.refusals() - frames.refusals()).sum())
+        forbidden = int((permitted.refusals() - frames.refusals()).sum())
+        if forbidden and not self._tally.forbidden and self._client.security is not None:
+            self._client.security.note(self._client, "send ticks", _FORBIDDEN)
+        self._tally.forbidden += forbidden
         return permitted
 
     def _publish(self, stream: Stream, frames: Frames) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final, cast
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
-from mdtool.core.permissions import Reader
+from mdtool.core.permissions import ForbiddenError, Reader
 from mdtool.core.tcp import notice_loss, pause_when_behind, peer_name
 from mdtool.core.tls import is_tls
 from mdtool.core.trades import Probe
@@ -376,10 +376,12 @@ class Connection(asyncio.Protocol):
         """Join as the principal that the client has become, unless it is the one before."""
         if self._client.principal.name == before:
             return
-        if self._has_feed:
-            self._join()
+        try:
+            self._client.check_feed(_FEED)
+        except ForbiddenError as error:
+            self._reject(str(error))
         else:
-            self._reject(f"{_FEED}: none of your roles has this feed")
+            self._join()
 
     def _reject(self, reason: str) -> None:
         self._transport.write(encode_error(reason))

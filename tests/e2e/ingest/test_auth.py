@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -216,3 +217,18 @@ async def test_log_lines_about_a_client_have_its_principal(keys, ledger, address
     assert ack.success
     about = [record for record in caplog.records if "refused" in record.getMessage()]
     assert {record.principal for record in about} == {"key:some"}
+
+
+async def test_decisions_are_in_the_audit_log(keys, aggregator, tmp_path):
+    file = tmp_path / "audit.jsonl"
+    keys.add_settings(f"[audit]\nfile = {str(file)!r}\n")
+    async with serving(aggregator.address) as at, bounded():
+        address = parse_address(at)
+        await finish(address, encode_auth(keys["some"]), frames(1), frame("MSFT"), frame("MSFT"))
+        await finish(address, encode_auth("mdt_nobody"), frames(1))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["principal"], line["what"], line["allowed"]) for line in lines] == [
+        ("key:some", "authenticate", True),
+        ("key:some", "send ticks", False),
+        ("anonymous", "authenticate", False),
+    ]

@@ -26,7 +26,6 @@ from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import websocket
 from mdtool.services.limits import LimitError
-from mdtool.services.security import bearer
 from mdtool.wire import sockjs
 from mdtool.wire.stomp import MAX_FRAME_BYTES, StompError, Version, encode_headers
 from mdtool.wire.stomp_session import StompSession, StompSubscription
@@ -249,7 +248,7 @@ class Connection:
             return
         text = headers.get(_AUTHORIZATION) or headers.get(_AUTHORIZATION.lower())
         if text:
-            self.authenticate(bearer(text))
+            self.authenticate(client.bearer([text]))
         else:
             client.check_token()
 
