@@ -88,6 +88,7 @@ def test_a_file_that_is_broken_leaves_the_keys_read_before(path, caplog):
         "garbage",
         json.dumps({"id": 1, "digest": "0" * 64, "name": "a", "roles": [], "created_s": 1}),
         json.dumps({"id": "a", "digest": "0", "name": "a", "roles": [], "created_s": 1}),
+        json.dumps({"id": "a", "digest": "é" * 64, "name": "a", "roles": [], "created_s": 1}),
         json.dumps({"id": "a", "digest": "0" * 64, "name": "a", "roles": [1], "created_s": 1}),
         json.dumps({"id": "a", "digest": "0" * 64, "name": "a", "roles": [], "created_s": "x"}),
     ],

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 PREFIX: Final = "mdt_"
 _ID_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _NO_DIGEST: Final = "0" * 64
 """Compared where a key does not exist, so that this takes as long."""
 
@@ -94,7 +96,7 @@ class ApiKey:
             is_right &= all(isinstance(role, str) for role in key.roles)
         except TypeError as error:
             raise ValueError("not an API key") from error
-        if not is_right or len(key.digest) != len(_NO_DIGEST):
+        if not is_right or _DIGEST.fullmatch(key.digest) is None:
             raise ValueError("not an API key")
         return replace(key, roles=tuple(key.roles))
 
