@@ -159,7 +159,7 @@ def _contents(commands: list[Any]) -> str:
     for context in commands:
         path = context.info_name
         title = f"[`{path.removeprefix('mdtool ')}`](#{path.replace(' ', '-')})"
-        rows[title] = context.command.help.partition("\n\n")[0]
+        rows[title] = _unescaped(context.command.help.partition("\n\n")[0])
     return "\n".join(
         ["| command | does |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     )
@@ -170,7 +170,7 @@ def _section(context: Any, shared: dict[str, dict[str, str]]) -> Iterator[str]:
     command = context.command
     yield f"## {context.info_name}"
     yield "    " + " ".join([context.info_name, *command.collect_usage_pieces(context)])
-    paragraphs = command.help.split("\n\n")
+    paragraphs = _unescaped(command.help).split("\n\n")
     yield from (text for text in paragraphs if not text.startswith(EXAMPLE))
     examples = [text.removeprefix(EXAMPLE) for text in paragraphs if text.startswith(EXAMPLE)]
     yield "\n".join(["```sh", *examples, "```"])
@@ -206,9 +206,14 @@ def _options(context: Any) -> dict[str, dict[str, str]]:
     return {panel: options for panel, options in (panels | settings).items() if options}
 
 
+def _unescaped(text: str) -> str:
+    """Return a help text without rich's markup."""
+    return text.replace("\\[", "[")
+
+
 def _plain(text: str) -> str:
     """Return a help text without rich's markup, its default and range as the settings have them."""
-    text = text.replace("\\[", "[").replace("  [", " [")
+    text = _unescaped(text).replace("  [", " [")
     text = re.sub(r"\[default: \((.*)\)", r"[default: \1", text)
     return re.sub(r"x>=(\S+)\]", r"at least \1]", text)
 

@@ -67,8 +67,8 @@ _OF_THE_MACHINE: Final = frozenset(
 """Errors of system calls that a machine causes: what is missing, full, or not permitted."""
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 """A line break within a paragraph."""
-_SECTION: Final = re.compile(r"(?<!\\)\[([\w.:/]+)\]")
-"""A section of the settings file, which rich would take for a style."""
+_STYLE: Final = re.compile(r"(?<!\\)\[(?=[a-z#/@][^\[]*?\])")
+"""Where rich would take text in brackets, such as a section of the settings file, for a style."""
 
 
 class _LazyGroup(CommandGroup):
@@ -95,10 +95,11 @@ def _lay_out(command: Any) -> None:
     is_short = not {*_HELP_FLAGS}.isdisjoint(sys.argv) and _HELP_ALL not in sys.argv
     is_shortened = False
     if command.help:
-        command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
+        text = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
+        command.help = _STYLE.sub(r"\\[", text)
     for parameter in command.params:
         if getattr(parameter, "help", None):
-            parameter.help = _SECTION.sub(r"\\[\1]", parameter.help)
+            parameter.help = _STYLE.sub(r"\\[", parameter.help)
         if getattr(parameter, "rich_help_panel", None) == ADVANCED:
             parameter.hidden |= is_short
             is_shortened |= is_short

@@ -293,6 +293,20 @@ def test_options_are_told_by_their_whole_names_on_a_terminal_of_80_columns(name)
     assert {flag for p in shown for flag in p.opts if flag.startswith("--")} <= told
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_help_texts_have_in_brackets_is_shown(name):
+    commands = {(name,): command_of(name)}
+    subcommands = getattr(commands[name,], "commands", {})
+    commands |= {(name, sub): command for sub, command in subcommands.items()}
+    wide = {**os.environ, "COLUMNS": "400", "TERMINAL_WIDTH": "400"}
+    for path, command in commands.items():
+        texts = [command.help, *(getattr(each, "help", "") for each in command.params)]
+        inside = {part for text in texts for part in re.findall(r"\[[^\[\]]+\]", text or "")}
+        if inside:
+            shown = mdtool(*path, "--help-all", env=wide).stdout
+            assert {part for part in inside if " ".join(part.split()) not in shown} == set()
+
+
 @pytest.mark.parametrize(
     ("flags", "value"),
     [([], None), (["--plain"], True), (["--no-plain"], False)],
