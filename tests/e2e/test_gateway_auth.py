@@ -216,6 +216,9 @@ async def test_what_is_not_one_bearer_token_is_refused_and_everyone_else_is_serv
             writer.write(request.encode())
             status = (await reader.readline()).split()[1]
             assert status in {b"400", b"401"}, lines[:80]
+            rest = (await reader.read()).decode()
+            assert good.split("_", 2)[2] not in rest
+            assert "A" * 20 not in rest
             writer.close()
         assert "is not HTTP: Got more than" in caplog.text
         assert good not in caplog.text

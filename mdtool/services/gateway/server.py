@@ -56,7 +56,7 @@ from mdtool.services.gateway.workers.peers import Peers, Place
 from mdtool.services.gateway.workers.workers import Workers
 from mdtool.services.http.answers import Fail, Handler, failure
 from mdtool.services.http.entry import Policy
-from mdtool.services.http.listening import serving
+from mdtool.services.http.listening import Connect, serving
 from mdtool.services.limits import Limits
 from mdtool.services.security import Security, check_exposed
 from mdtool.wire.websocket import CloseCode
@@ -154,14 +154,14 @@ class Gateway:
             for protocol in protocols:
                 if isinstance(protocol, RunningProtocol):
                     tasks.create_task(protocol.run())
-            async with serving(routes.app) as server:
+            async with serving(routes.app) as connect:
                 with contextlib.ExitStack() as stack:
                     if peers is not None:
-                        stack.enter_context(peers.adopting(functools.partial(_adopt, server)))
+                        stack.enter_context(peers.adopting(functools.partial(_adopt, connect)))
                         tasks.create_task(stack.enter_context(peers).run())
                     shares_port = peers is not None
                     listener = await listen(
-                        server, config.host, config.port, shares_port=shares_port, tls=tls
+                        connect, config.host, config.port, shares_port=shares_port, tls=tls
                     )
                     stack.callback(listener.close)
                     started({"http": listener.address})
@@ -221,10 +221,10 @@ def _fail_of(path: str) -> Fail:
     return fail_v2 if path.startswith("/api/v2/") else failure
 
 
-async def _adopt(server: web.Server, connection: socket.socket, received: bytes) -> None:
+async def _adopt(connect: Connect, connection: socket.socket, received: bytes) -> None:
     """Serve a connection that another worker has accepted and read from."""
     loop = asyncio.get_running_loop()
-    _, protocol = await loop.connect_accepted_socket(server, connection)
+    _, protocol = await loop.connect_accepted_socket(connect, connection)
     protocol.data_received(received)
 
 

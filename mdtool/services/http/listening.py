@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from mdtool.adapters.identity.config import MAX_TOKEN_CHARS
 from mdtool.core.tcp import listen
 from mdtool.core.tls import ServerTls
+from mdtool.services.http.answers import failure
 from mdtool.services.http.log import http_log
 
 STOP_GRACE_S: Final = 2.0
@@ -19,6 +21,29 @@ KEEP_ALIVE_S: Final = 75.0
 
 _MAX_HEADER_BYTES: Final = MAX_TOKEN_CHARS + 1_024
 """Of one header: that of the longest token fits in."""
+
+Connect = Callable[[], web.RequestHandler]
+"""Makes what serves a connection."""
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is not HTTP without repeating any of it, which may be a token."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer of an error that no handler has answered."""
+        response = super().handle_error(request, status, exc, message)
+        if isinstance(exc, HttpProcessingError):
+            response = failure(status, "invalid_request", "not HTTP, or a header is too long")
+            response.force_close()
+        return response
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +81,7 @@ async def listening(
 @contextlib.asynccontextmanager
 async def serving(
     app: web.Application, grace_s: float = STOP_GRACE_S, cancels_deserted: bool = False
-) -> AsyncIterator[web.Server]:
+) -> AsyncIterator[Connect]:
     """Have an application serve connections within the block.
 
     Parameters
@@ -78,8 +103,14 @@ async def serving(
         max_field_size=_MAX_HEADER_BYTES,
     )
     await runner.setup()
+
+    def connect() -> web.RequestHandler:
+        server: Any = runner.server
+        connection: web.RequestHandler = server()
+        connection.__class__ = _Connection  # aiohttp has no setting of it
+        return connection
+
     try:
-        assert runner.server is not None
-        yield runner.server
+        yield connect
     finally:
         await runner.cleanup()
