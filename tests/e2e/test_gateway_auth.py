@@ -394,6 +394,21 @@ async def test_a_class_of_quotas_is_each_principals_own(keys, monkeypatch, no_re
         await socket.close()
 
 
+async def test_a_plain_socket_beyond_a_quota_of_subscriptions_is_closed(keys, monkeypatch):
+    security = keys.security(default=QuotaConfig(subscriptions=1))
+    path = "/ws/marketdata?symbol=AAPL"
+    async with gateway(monkeypatch, keys, security) as client:
+        async with client.ws_connect(path, headers=bearer(keys["some"])) as first:
+            await first.receive_json()
+            async with client.ws_connect(path, headers=bearer(keys["some"])) as second:
+                message = await second.receive()
+                assert message.data == CloseCode.POLICY
+                assert message.extra.startswith("limit of 1 subscriptions")
+            assert not first.closed
+        async with client.ws_connect(path, headers=bearer(keys["all"])) as other:
+            assert (await other.receive_json())["symbol"] == "AAPL"
+
+
 async def test_only_who_has_the_right_may_introspect(keys, monkeypatch):
     query = {"query": "{ __schema { queryType { name } } }"}
     async with gateway(monkeypatch, keys, keys.security()) as client:

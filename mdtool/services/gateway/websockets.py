@@ -12,6 +12,7 @@ from typing import Final, Self
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from mdtool.adapters.identity.errors import TokenError
+from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.http import UpgradeRequiredError
 from mdtool.services.gateway.outbox import Metered, Outbox
@@ -34,7 +35,8 @@ _MEANINGS: Final = {
     CloseCode.PROTOCOL_ERROR: "The client broke the protocol: an ERROR frame said how, or the bytes"
     " were not a WebSocket frame.",
     CloseCode.NO_TEXT: "A text message is not UTF-8.",
-    CloseCode.POLICY: "The client's messages are not SockJS.",
+    CloseCode.POLICY: "The client's messages are not SockJS, or what its path requests is rejected,"
+    " such as a subscription beyond its quota.",
     CloseCode.TOO_BIG: "A message is too large.",
     CloseCode.BEHIND: "The client stopped reading: for `slow_client_s`, or with too many messages"
     " waiting that cannot be conflated, or with 32 MB of states. Or it sent messages although its"
@@ -212,7 +214,10 @@ async def websocket(
         outbox = Outbox(writing, tally, patience_s, last_message)
         socket = WebSocket(client, response, outbox, transport)
         with contextlib.closing(outbox):
-            yield socket
+            try:
+                yield socket
+            except MdtoolError as error:  # an answer of HTTP would be no frame
+                socket.close(CloseCode.POLICY, str(error))
         await socket.closed()
 
 
