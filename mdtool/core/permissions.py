@@ -7,9 +7,10 @@ mistake shuts out and never lets in.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
@@ -204,6 +205,11 @@ class Access:
             found = cls._known[key] = cls(key)
         return found
 
+    @property
+    def grants(self) -> Collection[Grant]:
+        """What the class may do."""
+        return self._grants
+
     def reader(self, feed: str) -> Reader | None:
         """Return what may be read of a feed; None where that is everything."""
         try:
@@ -271,6 +277,19 @@ class Principal:
     quota: str = ""
     expires_s: float = math.inf
     key_id: str = ""
+
+    def encode(self) -> bytes:
+        """Return the principal as JSON, for another process of the service."""
+        grants = [astuple(grant) for grant in self.access.grants]
+        members = [self.name, grants, self.quota, self.expires_s, self.key_id]
+        return json.dumps(members).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Principal:
+        """Return a principal that another process has encoded."""
+        name, grants, *rest = json.loads(data)
+        lists: Any = [[*map(tuple, patterns), quota] for *patterns, quota in grants]
+        return cls(name, Access.of(Grant(*each) for each in lists), *rest)
 
 
 ANONYMOUS: Final = Principal("anonymous")

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Any, Final
@@ -80,7 +80,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Elsewhere:
-    """The connections to another process of the service.
+    """The connections, or the subscriptions, of another process of the service.
 
     Attributes
     ----------
@@ -93,11 +93,44 @@ class Elsewhere:
     of: dict[str, int] = field(default_factory=dict)
 
     def update(self, changed: Mapping[str, int]) -> None:
-        """Set how many connections some identities have."""
+        """Set how many some identities have."""
         for identity, count in changed.items():
             self.total += count - self.of.pop(identity, 0)
             if count:
                 self.of[identity] = count
+
+
+class Holdings:
+    """What clients hold, connections or subscriptions, here and in other processes of the service.
+
+    Attributes
+    ----------
+    here : Counter of str
+        By identity.
+    elsewhere : dict of int to Elsewhere
+        By process.
+    changed : set of str or None
+        Identities whose number here changed, for those processes; None where there are none.
+    """
+
+    def __init__(self) -> None:
+        self.here: Counter[str] = Counter()
+        self.elsewhere: dict[int, Elsewhere] = {}
+        self.changed: set[str] | None = None
+
+    def of(self, identity: str) -> int:
+        """Return how many a client has."""
+        return self.here[identity] + sum(
+            process.of.get(identity, 0) for process in self.elsewhere.values()
+        )
+
+    def note(self, identity: str, change: int) -> None:
+        """Count one that begins or ends."""
+        self.here[identity] += change
+        if not self.here[identity]:
+            del self.here[identity]
+        if self.changed is not None:
+            self.changed.add(identity)
 
 
 @dataclass(slots=True)
@@ -121,14 +154,9 @@ class Admission:
     time_share : Throttle
         Its tokens are microseconds.
     open : dict of Client
-        Those that are connected; `open_of` counts them by identity, `rejected` those refused.
-    changed : set of str or None
-        Identities whose number of connections changed, for other processes of the service that
-        share the limits; None where there are none.
-    elsewhere : dict of int to Elsewhere
-        The connections to those processes.
-    subscriptions_of : Counter of str
-        Subscriptions by identity, where clients authenticate.
+        Those that are connected; `rejected` counts those refused.
+    connections, subscriptions : Holdings
+        Subscriptions only where clients authenticate.
     is_metered : bool
         Whether a class of quotas bounds the bytes that clients send and are sent.
     """
@@ -141,56 +169,42 @@ class Admission:
     upstream: RateLimit = field(init=False)
     time_share: Throttle = field(init=False)
     open: dict[Client, None] = field(init=False, default_factory=dict)
-    open_of: Counter[str] = field(init=False, default_factory=Counter)
     rejected: int = field(init=False, default=0)
-    changed: set[str] | None = field(init=False, default=None)
-    elsewhere: dict[int, Elsewhere] = field(init=False, default_factory=dict)
-    subscriptions_of: Counter[str] = field(init=False, default_factory=Counter)
+    connections: Holdings = field(init=False, default_factory=Holdings)
+    subscriptions: Holdings = field(init=False, default_factory=Holdings)
+    quotas: dict[str, Quota] = field(init=False, default_factory=dict)
     is_metered: bool = field(init=False)
-    _quotas: dict[str, Quota] = field(init=False, default_factory=dict)
     _tls_reported_s: float = field(init=False, default=-math.inf)
 
     def __post_init__(self) -> None:
         limits = self.limits
         given = {} if self.security is None else self.security.quotas
         for name in {DEFAULT_QUOTA, *given}:
-            self._quotas[name] = Quota(limits, given.get(name, QuotaConfig()))
-        self._quotas.setdefault(SERVICE_QUOTA, Quota(Limits(), QuotaConfig()))
-        self.is_metered = any(quota.bytes is not None for quota in self._quotas.values())
-        default = self._quotas[DEFAULT_QUOTA]
+            self.quotas[name] = Quota(limits, given.get(name, QuotaConfig()))
+        self.quotas.setdefault(SERVICE_QUOTA, Quota(Limits(), QuotaConfig()))
+        self.is_metered = any(quota.bytes is not None for quota in self.quotas.values())
+        default = self.quotas[DEFAULT_QUOTA]
         self.requests, self.upstream = default.requests, default.upstream
         rate = max(1, round(limits.time_percent * _US_PER_PERCENT))
         self.time_share = Throttle(rate, _TIME_BURST_US)
 
     def __len__(self) -> int:
         """Return how many connections are open, to all processes of the service."""
-        return len(self.open) + sum(process.total for process in self.elsewhere.values())
+        elsewhere = self.connections.elsewhere
+        return len(self.open) + sum(process.total for process in elsewhere.values())
 
     def quota(self, principal: Principal) -> Quota:
         """Return the quotas of a principal: those of its class, if that exists."""
-        return self._quotas.get(principal.quota) or self._quotas[DEFAULT_QUOTA]
+        return self.quotas.get(principal.quota) or self.quotas[DEFAULT_QUOTA]
 
     @property
     def refused(self) -> Mapping[str, int]:
         """How much was rejected, by limit."""
         return {
-            "requests": sum(quota.requests.refused for quota in self._quotas.values()),
-            "upstream": sum(quota.upstream.refused for quota in self._quotas.values()),
+            "requests": sum(quota.requests.refused for quota in self.quotas.values()),
+            "upstream": sum(quota.upstream.refused for quota in self.quotas.values()),
             "sockets": self.rejected,
         }
-
-    def connections_of(self, identity: str) -> int:
-        """Return how many connections a client has, to all processes of the service."""
-        elsewhere = sum(process.of.get(identity, 0) for process in self.elsewhere.values())
-        return self.open_of[identity] + elsewhere
-
-    def note(self, identity: str, change: int) -> None:
-        """Count a connection that is opened or closed."""
-        self.open_of[identity] += change
-        if not self.open_of[identity]:
-            del self.open_of[identity]
-        if self.changed is not None:
-            self.changed.add(identity)
 
     def tally(self, listener: str) -> Tally:
         """Return the tally of a listener or path."""
@@ -226,7 +240,7 @@ class Admission:
     def check_connections(self, identity: str, quota: Quota) -> None:
         """Raise LimitError where a client has as many connections as it may have."""
         most = quota.connections
-        if most != UNLIMITED and self.connections_of(identity) >= most:
+        if most != UNLIMITED and self.connections.of(identity) >= most:
             self.rejected += 1
             message = f"connection limit of {most:,} for one client reached"
             raise LimitError(message, {"Retry-After": "1"})
@@ -398,11 +412,35 @@ class Client:
                 principal = error
             self._enter(security, lambda: _result(principal))
 
-    def redeem(self, ticket: str) -> None:
-        """Take a ticket in place of a token; raise TokenError or LimitError likewise."""
+    def redeem(self, ticket: str) -> Awaitable[None] | None:
+        """Take a ticket in place of a token.
+
+        Returns
+        -------
+        awaitable or None
+            What is left to wait for, where another process of the service has issued the ticket.
+
+        Raises
+        ------
+        TokenError, LimitError
+            As `authenticate`; of the awaitable likewise.
+        """
         security = self._admission.security
-        if security is not None:
-            self._enter(security, lambda: security.tickets.redeem(ticket))
+        if security is None:
+            return None
+        elsewhere = security.tickets.redeemed_elsewhere(ticket)
+        if elsewhere is not None:
+            return self._redeem_later(security, elsewhere)
+        self._enter(security, lambda: security.tickets.redeem(ticket))
+        return None
+
+    async def _redeem_later(self, security: Security, redeemed: Awaitable[Principal]) -> None:
+        found: Principal | TokenError
+        try:
+            found = await redeemed
+        except TokenError as error:
+            found = error
+        self._enter(security, lambda: _result(found))
 
     def _enter(self, security: Security, find: Callable[[], Principal]) -> None:
         """Become the principal that `find` returns."""
@@ -431,8 +469,8 @@ class Client:
         identity, quota = _identity(principal), admission.quota(principal)
         if self._close is not None:
             admission.check_connections(identity, quota)
-            admission.note(self.identity, -1)
-            admission.note(identity, 1)
+            admission.connections.note(self.identity, -1)
+            admission.connections.note(identity, 1)
         self.adopt(principal)
         if self._close is not None and self.security is not None:
             self.security.note(self, "authenticate")
@@ -453,28 +491,22 @@ class Client:
             When the client has as many as it may have.
         """
         identity, most = self.identity, self._quota.subscriptions
-        subscriptions = self._admission.subscriptions_of
-        if most != UNLIMITED and subscriptions[identity] >= most:
+        subscriptions = self._admission.subscriptions
+        if most != UNLIMITED and subscriptions.of(identity) >= most:
             message = f"limit of {most:,} subscriptions for one client reached"
             raise LimitError(message, {"Retry-After": "1"})
-        subscriptions[identity] += 1
-
-        def end() -> None:
-            subscriptions[identity] -= 1
-            if not subscriptions[identity]:
-                del subscriptions[identity]
-
-        return end
+        subscriptions.note(identity, 1)
+        return functools.partial(subscriptions.note, identity, -1)
 
     def spend_request(self) -> None:
         """Count a request answered from memory; raise LimitError when there were too many.
 
         Also when the client has sent, and was sent, more bytes than its quota allows by now.
         """
-        throttle = self._quota.bytes
-        if throttle is not None and (wait_s := self.spend_bytes(0)):
+        quota = self._quota.bytes
+        if quota is not None and (wait_s := quota.spend(self.identity, 0)):
             retry_s = math.ceil(wait_s)
-            message = f"quota of {throttle.rate_per_s:,} bytes a second is used up"
+            message = f"quota of {quota.rate_per_s:,} bytes a second is used up"
             raise LimitError(f"{message}; retry in {retry_s} s", {"Retry-After": str(retry_s)})
         self._quota.requests.spend(self.identity)
 
@@ -483,7 +515,8 @@ class Client:
 
         Its other connections wait too. A client is blocked by backpressure, and loses nothing.
         """
-        return self._charge(self._quota.ticks, ticks)
+        quota = self._quota.ticks
+        return 0.0 if quota is None else quota.spend(self.identity, ticks)
 
     @property
     def is_metered(self) -> bool:
@@ -498,20 +531,13 @@ class Client:
         float
             For how many seconds further ones have to wait, in either direction.
         """
-        return self._charge(self._quota.bytes, passed)
+        quota = self._quota.bytes
+        return 0.0 if quota is None else quota.spend(self.identity, passed)
 
     async def pay(self, passed: int) -> None:
         """Count bytes that the client was sent, or has sent, and wait until there may be more."""
         if self._admission.is_metered and (wait_s := self.spend_bytes(passed)):
             await asyncio.sleep(wait_s)
-
-    def _charge(self, throttle: Throttle | None, count: int) -> float:
-        if throttle is None:
-            return 0.0
-        now_ns = time.monotonic_ns()
-        if count:
-            throttle.charge(self.identity, now_ns, count)
-        return throttle.wait_ns(self.identity, now_ns) / NS_PER_S
 
     def spend_upstream(self) -> None:
         """Count a request that reaches another service; raise LimitError likewise."""
@@ -569,7 +595,7 @@ class Client:
         admission, tally = self._admission, self._admission.tally(listener)
         self._admit(tally)
         admission.open[self] = None
-        admission.note(self.identity, 1)
+        admission.connections.note(self.identity, 1)
         tally.opened += 1
         tally.open += 1
         self._close, self.tally = close, tally
@@ -579,7 +605,7 @@ class Client:
             tally.open -= 1
             self._close = None
             del admission.open[self]
-            admission.note(self.identity, -1)
+            admission.connections.note(self.identity, -1)
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection; nothing happens where the client has none."""

@@ -170,6 +170,40 @@ class RateLimit:
         return {"RateLimit-Policy": policy, "RateLimit": state}
 
 
+class Volume:
+    """An amount a second for each client; more waits, and what has passed is never rejected.
+
+    Parameters
+    ----------
+    rate_per_s : int
+        In the long run, and at once.
+
+    Attributes
+    ----------
+    rate_per_s : int
+    spent : Counter of str or None
+        As that of RateLimit.
+    """
+
+    def __init__(self, rate_per_s: int) -> None:
+        self.rate_per_s = rate_per_s
+        self.spent: Counter[str] | None = None
+        self._throttle = Throttle(rate_per_s, rate_per_s)
+
+    def spend(self, client: str, count: int) -> float:
+        """Count what has passed; return for how many seconds more has to wait."""
+        now_ns = time.monotonic_ns()
+        if count:
+            self._throttle.charge(client, now_ns, count)
+            if self.spent is not None:
+                self.spent[client] += count
+        return self._throttle.wait_ns(client, now_ns) / NS_PER_S
+
+    def charge(self, client: str, count: int) -> None:
+        """Count what has passed in another process of the service."""
+        self._throttle.charge(client, time.monotonic_ns(), count)
+
+
 def _throttle(rate_per_s: int, burst: int) -> Throttle | None:
     return None if rate_per_s == UNLIMITED else Throttle(rate_per_s, burst)
 
@@ -208,9 +242,9 @@ class Quota:
     requests, upstream : RateLimit
     connections, subscriptions : int
         Of one client, or UNLIMITED.
-    ticks : Throttle or None
+    ticks : Volume or None
         Of the ticks that clients send, None for any number.
-    bytes : Throttle or None
+    bytes : Volume or None
         Of the bytes that clients send and are sent, None for any number.
     """
 
@@ -228,10 +262,19 @@ class Quota:
         if given.connections is not None:
             self.connections = given.connections
         self.subscriptions = given.subscriptions or UNLIMITED
-        ticks_per_s = given.ticks_per_s or UNLIMITED
-        self.ticks = _throttle(ticks_per_s, ticks_per_s)
-        bytes_per_s = given.bytes_per_s or UNLIMITED
-        self.bytes = _throttle(bytes_per_s, bytes_per_s)
+        self.ticks = Volume(given.ticks_per_s) if given.ticks_per_s else None
+        self.bytes = Volume(given.bytes_per_s) if given.bytes_per_s else None
+
+    @property
+    def rates(self) -> Mapping[str, RateLimit | Volume]:
+        """What is counted as it is used, by its name."""
+        rates = {
+            "requests": self.requests,
+            "upstream": self.upstream,
+            "ticks": self.ticks,
+            "bytes": self.bytes,
+        }
+        return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 SERVICE_QUOTA: Final = "service"

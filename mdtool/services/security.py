@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -49,6 +50,8 @@ _SCHEME: Final = "bearer"
 _WATCH_S: Final = 1.0
 _MAX_TICKETS: Final = 100_000
 NO_TOKEN: Final = "token: missing; send Authorization: Bearer TOKEN"  # noqa: S105 - a message
+NO_TICKET: Final = "ticket: not valid, used before, or too old; request another one"
+_NUMBER: Final = re.compile(r"[0-9]{1,4}")
 ENDED: Final = "the token has expired, or is revoked"
 
 
@@ -292,9 +295,21 @@ async def keeping_current(
 
 
 class Tickets:
-    """Tickets, each of which authenticates a client once that cannot send headers."""
+    """Tickets, each of which authenticates a client once that cannot send headers.
+
+    A ticket begins with the number of the process that has issued it, and that alone redeems it.
+
+    Attributes
+    ----------
+    worker : int
+        The number of this process.
+    elsewhere : callable or None
+        Redeems a ticket at the process of a number, as `redeem` does; None where there is none.
+    """
 
     def __init__(self) -> None:
+        self.worker = 0
+        self.elsewhere: Callable[[int, str], Awaitable[Principal]] | None = None
         self._issued: dict[bytes, tuple[float, Principal]] = {}
 
     def issue(self, principal: Principal) -> str:
@@ -305,7 +320,7 @@ class Tickets:
             if self._issued[oldest][0] > now_s and len(self._issued) < _MAX_TICKETS:
                 break
             del self._issued[oldest]
-        ticket = secrets.token_urlsafe(32)
+        ticket = f"{self.worker}.{secrets.token_urlsafe(32)}"
         self._issued[_digest(ticket)] = (now_s + TICKET_S, principal)
         return ticket
 
@@ -319,8 +334,15 @@ class Tickets:
         """
         ends_s, principal = self._issued.pop(_digest(ticket), (0.0, ANONYMOUS))
         if ends_s <= time.monotonic():
-            raise TokenError("ticket: not valid, used before, or too old; request another one")
+            raise TokenError(NO_TICKET)
         return principal
+
+    def redeemed_elsewhere(self, ticket: str) -> Awaitable[Principal] | None:
+        """Return the principal of a ticket of another process, None where that is this one."""
+        number = ticket.partition(".")[0]
+        if self.elsewhere is None or not _NUMBER.fullmatch(number) or int(number) == self.worker:
+            return None
+        return self.elsewhere(int(number), ticket)
 
 
 def _digest(ticket: str) -> bytes:

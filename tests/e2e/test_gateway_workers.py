@@ -12,15 +12,19 @@ import signal
 import pytest
 from aiohttp import ClientSession, TCPConnector, WSMsgType, WSServerHandshakeError
 
+from mdtool.adapters.identity import api_keys
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import StartupError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.stomp import Frame, StompDecoder, encode
+from mdtool.wire.websocket import CloseCode
 from tests.reference.market_source import MarketSource
+from tests.support.feed_followers import bearer
 from tests.support.gateways import Client, gateway_of
 from tests.support.services import logged, running
 from tests.support.stomp_peers import stomp
+from tests.support.tokens import Keys
 from tests.support.waiting import bounded
 
 SOCKET = "/ws/marketdata?symbol=AAPL"
@@ -36,15 +40,24 @@ async def source():
         yield source
 
 
+@pytest.fixture
+def keys(tmp_path, monkeypatch):
+    made = Keys(tmp_path)
+    made.configure(monkeypatch)
+    return made
+
+
 @contextlib.asynccontextmanager
-async def workers_of(source: MarketSource, **settings):
+async def workers_of(source: MarketSource, headers=None, **settings):
     """A client of a gateway of two workers, which connects anew for each request."""
     config = GatewayConfig(
         aggregator=source.address, port=0, workers=2, timeout_ms=60_000, **settings
     )
     async with running(Gateway(config)) as (addresses, _):
         connector = TCPConnector(force_close=True)
-        async with ClientSession(f"http://{addresses['http']}", connector=connector) as session:
+        async with ClientSession(
+            f"http://{addresses['http']}", connector=connector, headers=headers
+        ) as session:
             client = Client(session, *parse_address(addresses["http"]))
             async with open_sockets(client, MANY):  # each worker has the aggregator's state
                 pass
@@ -246,6 +259,72 @@ async def test_peers_of_a_worker_that_is_killed_leave_their_rooms(source):
         assert 0 < len(gone) < MANY
         for task in hearing:
             task.cancel()
+
+
+async def test_a_ticket_of_any_worker_opens_one_socket_of_any_worker(source, keys):
+    async with workers_of(source, bearer(keys["all"])) as client, bounded():
+        for _ in range(MANY):
+            async with client.post("/api/v2/tickets", headers=bearer(keys["some"])) as response:
+                ticket = (await response.json())["data"]["ticket"]
+            url = f"http://{client.host}:{client.port}{SOCKET}&ticket={ticket}"
+            async with ClientSession() as nobody:
+                async with nobody.ws_connect(url) as socket:
+                    assert (await socket.receive_json())["symbol"] == "AAPL"
+                with pytest.raises(WSServerHandshakeError) as caught:
+                    await nobody.ws_connect(url)
+                assert caught.value.status == 401
+
+
+async def test_a_quota_counts_the_subscriptions_at_all_workers(source, keys):
+    keys.add_settings("[quotas.default]\nsubscriptions = 40\n")
+
+    async def subscribed(socket, number) -> bool:
+        symbol = f"S{number}"
+        request = {"op": "subscribe", "id": number, "channel": "quotes", "symbols": [symbol]}
+        await socket.send_json(request)
+        while (reply := await socket.receive_json()).get("id") != number:
+            pass
+        if "error" in reply:
+            assert reply["error"]["code"] == "limit"
+        return "error" not in reply
+
+    async with contextlib.AsyncExitStack() as stack, bounded():
+        client = await stack.enter_async_context(workers_of(source, bearer(keys["all"])))
+        first, *others = [
+            await stack.enter_async_context(
+                client.ws_connect("/stream", headers=bearer(keys["some"]))
+            )
+            for _ in range(MANY)
+        ]
+        for number in range(40):
+            assert await subscribed(first, number)
+        refused, number = 0, 0
+        while refused < len(others):  # in a row, once all workers have the news
+            number += 1
+            socket = others[refused]
+            if await subscribed(socket, number):
+                await socket.send_json({"op": "unsubscribe", "id": number})
+                refused = 0
+            else:
+                refused += 1
+        async with client.ws_connect("/stream") as other:
+            assert await subscribed(other, 1)
+
+
+async def test_a_revoked_key_closes_its_sockets_of_all_workers(source, keys):
+    async with contextlib.AsyncExitStack() as stack, bounded():
+        client = await stack.enter_async_context(workers_of(source, bearer(keys["all"])))
+        sockets = [
+            await stack.enter_async_context(client.ws_connect(SOCKET, headers=bearer(keys["some"])))
+            for _ in range(MANY)
+        ]
+        other = await stack.enter_async_context(client.ws_connect(SOCKET))
+        api_keys.revoke(keys.path, "some")
+        for socket in sockets:
+            while (message := await socket.receive()).type is WSMsgType.TEXT:
+                pass
+            assert message.data == CloseCode.UNAUTHORIZED
+        assert not other.closed
 
 
 async def test_a_port_in_use_is_a_startup_error(source):

@@ -181,13 +181,13 @@ def test_who_authenticates_later_takes_its_connection_along(tmp_path):
     first, second = admission.client("10.0.0.1"), admission.client("10.0.0.2")
     with first.connected("x", ignore), second.connected("x", ignore):
         first.authenticate(keys["some"])
-        assert admission.connections_of("10.0.0.1") == 0
+        assert admission.connections.of("10.0.0.1") == 0
         with pytest.raises(LimitError):
             second.authenticate(keys["some"])
         assert not second.is_authenticated
         with pytest.raises(TokenError, match="another principal"):
             first.authenticate(keys["all"])
-    assert not admission.open_of
+    assert not admission.connections.here
 
 
 async def test_log_lines_of_a_request_have_its_principal_and_not_that_of_the_one_before(tmp_path):

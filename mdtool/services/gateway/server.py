@@ -135,11 +135,6 @@ class Gateway:
                 "set [gateway] workers = 1"
             )
         security = Security.load(self.name, config.host, config.auth)
-        if security is not None and place is not None:
-            raise ConfigError(
-                "[auth] mode: requires one worker, which has all tickets and quotas; set "
-                "[gateway] workers = 1"
-            )
         routes = Routes(Admission(_limits(config), security), self._origins, self._proxies)
         peers = None if place is None else Peers(place, routes.admission)
         async with self._sources as sources, asyncio.TaskGroup() as tasks:

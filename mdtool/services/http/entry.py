@@ -74,7 +74,8 @@ def enter(
     Returns
     -------
     awaitable or None
-        What is left to wait for: the issuer's keys, when the token names one that is unknown.
+        What is left to wait for: the issuer's keys, when the token names one that is unknown; or
+        another process of the service, which has issued the ticket.
 
     Raises
     ------
@@ -100,10 +101,13 @@ def enter(
                 try:
                     client.authenticate(token)
                 except UnknownKeyError:
-                    return _enter_later(request, client, policy, token, is_limited)
+                    authenticated = client.authenticate_now(token)
+                    return _enter_later(authenticated, request, client, policy, is_limited)
                 security.recent[header] = client.principal
         elif (ticket := request.query.get(TICKET)) and hdrs.UPGRADE in request.headers:
-            client.redeem(ticket)
+            redeemed = client.redeem(ticket)
+            if redeemed is not None:
+                return _enter_later(redeemed, request, client, policy, is_limited)
         elif (principal := _certified(request, security)) is not None:
             client.adopt(principal)
     _check(request, client, policy, is_limited)
@@ -111,9 +115,13 @@ def enter(
 
 
 async def _enter_later(
-    request: web.Request, client: Client, policy: Policy, token: str, is_limited: bool
+    authenticated: Awaitable[None],
+    request: web.Request,
+    client: Client,
+    policy: Policy,
+    is_limited: bool,
 ) -> None:
-    await client.authenticate_now(token)
+    await authenticated
     _check(request, client, policy, is_limited)
 
 

@@ -14,13 +14,16 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
+from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.errors import PeerError
+from mdtool.core.permissions import Principal
 from mdtool.services.client import Admission
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import Connection, Member
 from mdtool.services.gateway.workers.connection import Message, WorkerConnection, connect
 from mdtool.services.gateway.workers.usage import EVERY_S, Usage
 from mdtool.services.http.answers import Handler
+from mdtool.services.security import NO_TICKET
 
 WORKER: Final = "MDTOOL_WORKER"
 """The variable by which a process is a worker: its number, and its coordinator's socket."""
@@ -88,6 +91,10 @@ class Peers:
         self.others: set[int] = set()
         self._place = place
         self._usage = Usage(admission)
+        self._security = admission.security
+        if self._security is not None:
+            self._security.tickets.worker = place.worker
+            self._security.tickets.elsewhere = self._redeem
         self._reports: dict[str, Callable[[], bytes]] = {}
         self._requests: dict[int, _Request] = {}
         self._numbers = itertools.count()
@@ -127,9 +134,13 @@ class Peers:
 
     async def request(self, what: str) -> Sequence[bytes]:
         """Return the answers of the other workers, of those that answer in time."""
+        return await self._answers(Message("request", {"what": what}), set(self.others))
+
+    async def _answers(self, message: Message, workers: set[int]) -> Sequence[bytes]:
         number = next(self._numbers)
-        pending = self._requests[number] = _Request(set(self.others))
-        self._send(Message("request", {"what": what, "request": number}))
+        pending = self._requests[number] = _Request(workers)
+        message.head["request"] = number
+        self._send(message)
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await pending.answered.wait()
@@ -138,6 +149,17 @@ class Peers:
         finally:
             del self._requests[number]
         return pending.answers
+
+    async def _redeem(self, worker: int, ticket: str) -> Principal:
+        """Return the principal of a ticket that another worker has issued; see Tickets."""
+        answers: Sequence[bytes] = ()
+        if worker in self.others:
+            answers = await self._answers(
+                Message("redeem", {"to": worker}, ticket.encode("utf-8", "replace")), {worker}
+            )
+        if not answers or not answers[0]:
+            raise TokenError(NO_TICKET)
+        return Principal.decode(answers[0])
 
     @contextlib.contextmanager
     def adopting(self, adopt: Adopt) -> Iterator[None]:
@@ -189,12 +211,15 @@ class Peers:
             self._usage.apply(head["from"], head["news"])
         elif message.op == "joined":
             self.others.add(head["worker"])
-            self._send(Message("news", {"to": head["worker"], "news": self._usage.open()}))
+            self._send(Message("news", {"to": head["worker"], "news": self._usage.held()}))
         elif message.op == "left":
             self._left(head["worker"])
         elif message.op == "request":
             answer = {"to": head["from"], "request": head["request"]}
             self._send(Message("answer", answer, self._reports[head["what"]]()))
+        elif message.op == "redeem":
+            answer = {"to": head["from"], "request": head["request"]}
+            self._send(Message("answer", answer, self._redeemed(message.body.decode())))
         elif message.op == "answer":
             if pending := self._requests.get(head["request"]):
                 pending.take(head["from"], message.body)
@@ -202,6 +227,14 @@ class Peers:
             self._receive_connection(message)
         else:
             self.rooms.receive(message)
+
+    def _redeemed(self, ticket: str) -> bytes:
+        """Return the principal of a ticket of this worker, nothing where there is none."""
+        assert self._security is not None
+        try:
+            return self._security.tickets.redeem(ticket).encode()
+        except TokenError:
+            return b""
 
     def _left(self, worker: int) -> None:
         self.others.discard(worker)
