@@ -89,9 +89,9 @@ def fixed_point(text: str) -> int | None:
     digits before the point are none either.
     """
     whole, _, fraction = text.partition(".")
-    digits, decimals = whole + fraction, len(fraction)
-    if decimals <= 9 and len(whole) <= _WHOLE_DIGITS and digits.isdecimal():
-        return int(digits) * _TO_UNITS[decimals]
+    digits = whole + fraction
+    if digits.isdecimal() and len(fraction) <= 9 and len(whole) <= _WHOLE_DIGITS:
+        return int(digits) * _TO_UNITS[len(fraction)]
     try:
         number = Decimal(text)
     except InvalidOperation:

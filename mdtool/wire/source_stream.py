@@ -7,7 +7,7 @@ The lot of each symbol is in its definition record, whose `unit_of_measure` is `
 from __future__ import annotations
 
 import functools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
@@ -43,9 +43,11 @@ MAX_SIZE: Final = UNDEF_ORDER_SIZE - 1
 _MAX_PARTS: Final = 1024
 """The most records of one trade; what is larger is no trade."""
 _KNOWN_IDS: Final = 4096
-"""How many trade ids of a symbol are remembered, to leave out what a source repeats."""
+"""How many trade ids of a symbol are remembered at least, to leave out what a source repeats."""
 _RAW_SYMBOL: Final = "raw_symbol"
 _LAST_SECONDS: Final = 64
+_NS_DIGITS: Final = 9
+_LOWER_HALF: Final = 0xFFFFFFFF
 _SECOND_CHARS: Final = len("2026-12-02T00:00:00")
 NO_TIME_NS: Final = 0
 """Stands for a time that is none; what has it is refused."""
@@ -176,23 +178,26 @@ def time_ns(text: object) -> int:
 
     What is not a time is `NO_TIME_NS`.
     """
+    if type(text) is not str:
+        return NO_TIME_NS
+    second, _, fraction = text.partition(".")
+    digits = fraction[:-1]
     try:
-        return _time_ns(text) if type(text) is str else NO_TIME_NS
+        if (
+            len(second) == _SECOND_CHARS
+            and digits.isdecimal()
+            and len(digits) <= _NS_DIGITS
+            and fraction[-1] == "Z"
+        ):
+            return _second_ns(second) + int(digits) * _TO_NS[len(digits)]
+        return parse_time(text)
     except (UsageError, ValueError):
         return NO_TIME_NS
 
 
-def _time_ns(text: str) -> int:
-    second, _, fraction = text.partition(".")
-    digits, zone = fraction[:-1], fraction[-1:]
-    if zone == "Z" and len(second) == _SECOND_CHARS and digits.isdecimal() and len(digits) <= 9:
-        return _second_ns(second) + int(digits) * _TO_NS[len(digits)]
-    return parse_time(text)
-
-
 def sequence_of(trade_id: int) -> int:
     """Return the `sequence` of a trade with this id: its lower half."""
-    return trade_id & 0xFFFFFFFF
+    return trade_id & _LOWER_HALF
 
 
 @functools.lru_cache(_LAST_SECONDS)
@@ -209,16 +214,16 @@ class _Instrument:
     """Its lot, in units of 1e-9."""
     known: set[int] = field(default_factory=set)
     """The latest trade ids."""
-    order: deque[int] = field(default_factory=deque)
+    known_before: set[int] = field(default_factory=set)
+    """Those before them."""
 
     def is_repeated(self, trade_id: int) -> bool:
         """Return whether a trade id was given before, and remember it."""
-        if trade_id in self.known:
+        if trade_id in self.known or trade_id in self.known_before:
             return True
         self.known.add(trade_id)
-        self.order.append(trade_id)
-        if len(self.order) > _KNOWN_IDS:
-            self.known.discard(self.order.popleft())
+        if len(self.known) == _KNOWN_IDS:
+            self.known_before, self.known = self.known, set()
         return False
 
 
@@ -309,22 +314,28 @@ class SourceEncoder:
         if self._is_regular_only and not is_regular:
             self.counts["irregular"] += 1
             return
-        price, size = _units(price_text), _units(size_text)
+        # As `_units` and `_is_time`, whose calls would take a tenth of the time of a trade.
+        price = fixed_point(price_text) if type(price_text) is str else None
+        size = fixed_point(size_text) if type(size_text) is str else None
         if price is None or not -UNDEF_PRICE < price < UNDEF_PRICE:
             self.counts["price"] += 1
-        elif size is None or not 0 < size <= MAX_SIZE * _MAX_PARTS * instrument.step:
+            return
+        if size is None or size <= 0:
             self.counts["size"] += 1
-        elif size % instrument.step:
+            return
+        lots, rest = divmod(size, instrument.step)
+        if lots > MAX_SIZE * _MAX_PARTS:
+            self.counts["size"] += 1
+        elif rest:
             self.counts["lot"] += 1
-        elif not _is_time(ts_event):
+        elif type(ts_event) is not int or not MIN_TIMESTAMP_NS <= ts_event < UNDEF_PRICE:
             self.counts["timestamp"] += 1
         else:
             if self._quotes:
                 self._encode_rows()
             self.counts["trades"] += 1
             number, ts_recv = instrument.instrument_id, self._ts_recv
-            sequence = 0 if trade_id is None else sequence_of(trade_id)
-            lots = size // instrument.step
+            sequence = 0 if trade_id is None else trade_id & _LOWER_HALF
             while lots > MAX_SIZE:
                 row = (number, ts_event, price, MAX_SIZE, side, 0, ts_recv, sequence)
                 self._trades.append(row)

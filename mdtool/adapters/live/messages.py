@@ -8,7 +8,7 @@ right place and the wrong kind are refused by the encoder of the stream, for eve
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mdtool.core.errors import UsageError
@@ -40,8 +40,8 @@ def decoded(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def parts(message: object, events: Callable[[Any], Event | None]) -> Iterator[Event]:
-    """Yield the event of each part of a message; of one that is not valid, `Malformed`.
+def parts(message: object, events: Callable[[Any], Event | None]) -> list[Event]:
+    """Return the event of each part of a message; of one that is not valid, `Malformed`.
 
     Parameters
     ----------
@@ -56,13 +56,15 @@ def parts(message: object, events: Callable[[Any], Event | None]) -> Iterator[Ev
     """
     if type(message) is not list:
         raise TypeError(f"{type(message).__name__} is not a list")
+    found: list[Event] = []
     for part in message:
         try:
             event = events(part)
         except INVALID:
             event = malformed(json.dumps(part))
         if event is not None:
-            yield event
+            found.append(event)
+    return found
 
 
 def word(value: object) -> str:
