@@ -83,6 +83,30 @@ async def test_a_rejected_key_is_not_shown(trades, tmp_path, caplog):
     assert KEY not in caplog.text + str(e.value)
 
 
+async def test_a_dataset_that_is_not_served_ends_it(trades, caplog):
+    async with gateway(trades) as address:
+        with pytest.raises(PeerError) as rejected:
+            await read(address, "AAPL", dataset="GLBX.MDP3")
+    said = "dataset GLBX.MDP3 is not served here; choose from XNAS.ITCH"
+    assert str(rejected.value) == f"databento: rejected ({said})"
+    assert "connecting again" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("Not authorized for XNAS.ITCH", "; check DATABENTO_API_KEY"),
+        ("A live data license is required to access XNAS.ITCH.", ""),
+        ("words that nobody knows", ""),
+    ],
+)
+async def test_whatever_the_authentication_rejects_ends_it_unless_it_passes(trades, text, hint):
+    async with gateway(trades, faults=f"wrong-auth text={text}") as address:
+        with pytest.raises(PeerError) as rejected:
+            await read(address, "AAPL")
+    assert str(rejected.value) == f"databento: rejected ({text}){hint}"
+
+
 async def test_an_unknown_symbol_is_an_error_at_the_end(trades):
     async with gateway(trades) as address:
         with pytest.raises(PeerError, match="Failed to resolve symbol: NONE"):

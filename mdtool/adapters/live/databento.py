@@ -12,12 +12,12 @@ from typing import IO, Any, Final, cast
 
 import databento_dbn as dbn
 
+from mdtool.adapters.live.messages import may_pass, rejection
 from mdtool.adapters.live.port import Request
-from mdtool.adapters.live.rejections import rejection
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError, UsageError
-from mdtool.wire.source_stream import Lost, encode_gap
+from mdtool.wire.source_stream import Failed, Lost, encode_gap
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ _FINAL: Final = frozenset(
         dbn.ErrorCode.REPLAY_DATA_AGED_OUT,
     }
 )
+_OF_THE_LINK: Final = ("Connection to ", "Authentication with ")
+"""How the client begins errors before the gateway's answer; others have its words."""
 _UNSET: Final = int(dbn.ErrorCode.UNSET)
 
 
@@ -107,7 +109,7 @@ class DatabentoSource:
         Raises
         ------
         PeerError
-            When the gateway rejects the key or a subscription.
+            When the gateway rejects the key, the dataset or a subscription.
         """
         max_wait_s = self._request.config.max_wait_s
         waits = delays(cap_s=max_wait_s)
@@ -121,9 +123,12 @@ class DatabentoSource:
                 return
             if self._is_closed.is_set():
                 return
-            is_passing = isinstance(rejection(reason), Lost)
-            if "authentication failed" in reason and not is_passing:
-                raise PeerError(f"{self.name}: rejected ({reason}); check {KEY}")
+            kind = rejection(reason)
+            is_passing = isinstance(kind, Lost)
+            is_rejected = not session.is_admitted and not reason.startswith(_OF_THE_LINK)
+            if is_rejected and not may_pass(reason):
+                hint = f"; check {KEY}" if isinstance(kind, Failed) and kind.is_for_keys else ""
+                raise PeerError(f"{self.name}: rejected ({reason}){hint}")
             if session.errors & _FINAL or (_UNSET in session.errors and not is_passing):
                 raise PeerError(f"{self.name}: {reason}")
             if time.monotonic() - begun_s > max_wait_s:
@@ -157,6 +162,7 @@ class DatabentoSource:
             for schema in schemas:
                 symbols = list(self._request.symbols)
                 client.subscribe(config.dataset, schema.strip(), symbols, config.stype_in)
+                session.is_admitted = True  # the first one authenticates
         except ValueError as error:
             raise PeerError(f"{self.name}: {self._hidden(error)}") from None
         try:
@@ -235,6 +241,8 @@ class _Session:
     """What the client writes to in one session: the header, unless there was one, and records."""
 
     closed = False
+    is_admitted = False
+    """Whether the gateway has accepted the key and the dataset."""
 
     def __init__(self, pipe: _Pipe, counts: Counter[str]) -> None:
         self.has_begun = False

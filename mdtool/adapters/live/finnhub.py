@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from mdtool.adapters.live.messages import decoded, ms_to_ns, parts, request, word
+from mdtool.adapters.live.messages import decoded, ms_to_ns, parts, rejection, request, word
 from mdtool.adapters.live.port import Request
-from mdtool.adapters.live.rejections import rejection
 from mdtool.core.units import fixed_point
 from mdtool.wire.source_stream import Event, Lot, Send, Subscribed, Trade
 

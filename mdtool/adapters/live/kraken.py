@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from mdtool.adapters.live.messages import decoded, parts, request, word
+from mdtool.adapters.live.messages import decoded, parts, rejection, request, word
 from mdtool.adapters.live.port import Request
-from mdtool.adapters.live.rejections import rejection
 from mdtool.wire.source_stream import (
     Event,
     Lost,

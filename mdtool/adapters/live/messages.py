@@ -1,4 +1,4 @@
-"""JSON messages whose numbers stay text, decimals exact, and what of them is not valid.
+"""JSON messages whose numbers stay text, decimals exact, what of them is not valid, and errors.
 
 A source may send anything in any field. `INVALID` are the errors of a message that is not as the
 protocol says; of a message of several parts, `parts` leaves out those that are not. Values of the
@@ -8,12 +8,13 @@ right place and the wrong kind are refused by the encoder of the stream, for eve
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mdtool.core.errors import UsageError
 from mdtool.core.units import NS_PER_MS
-from mdtool.wire.source_stream import NO_TIME_NS, Event, Malformed
+from mdtool.wire.source_stream import NO_TIME_NS, Event, Failed, Lost, Malformed, Rejected
 
 INVALID: Final = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
@@ -22,6 +23,18 @@ INVALID: Final = (
 """What is raised where a message is not as its protocol says."""
 _DECODER: Final = json.JSONDecoder(parse_float=str, parse_constant=str)
 _SHOWN_CHARS: Final = 80
+_PASSING: Final = re.compile(
+    r"\brate\b|too many (?:requests|connections|messages|attempts)|limit reached|try again|busy"
+    r"|connection limit|unavailable|overload|time[d-]? ?out|temporar|maintenance|internal|throttl"
+    r"|shutting down",
+    re.IGNORECASE,
+)
+_OF_THE_KEY: Final = re.compile(r"\bauth|api.?key|token|signature", re.IGNORECASE)
+_FINAL: Final = re.compile(
+    r"permission|denied|forbidden|invalid|malformed|unknown|unsupported|subscri|no such"
+    r"|not (?:supported|permitted|allowed|found|enabled|available)",
+    re.IGNORECASE,
+)
 
 
 def decoded(text: str) -> Any:
@@ -108,3 +121,27 @@ def chosen(schemas: str, offered: Sequence[str]) -> list[str]:
         if name not in offered:
             raise UsageError(f"--schema {name}: the source has {', '.join(offered)}")
     return names or list(offered)
+
+
+def may_pass(reason: str) -> bool:
+    """Return whether the words of an error say that another attempt may succeed."""
+    return _PASSING.search(reason) is not None
+
+
+def rejection(reason: str, symbol: str | None = None) -> Lost | Rejected | Failed:
+    """Return what an error is: `Lost` to try again, unless its words say that this is of no use.
+
+    Parameters
+    ----------
+    reason : str
+        The source's words.
+    symbol : str, optional
+        Of which the error is, empty where it does not name it; none if it is of all of them.
+    """
+    if may_pass(reason):
+        return Lost(reason)
+    if _OF_THE_KEY.search(reason):
+        return Failed(reason, is_for_keys=True)
+    if symbol is not None:
+        return Rejected(symbol, reason)
+    return Failed(reason) if _FINAL.search(reason) else Lost(reason)
