@@ -182,6 +182,27 @@ class TestControl:
             await control("POST", "/faults", add="fin")  # while the next record is not due
             assert n_trades(await one.rest()) == 1
 
+    async def test_a_session_that_does_not_exist(self, ten):
+        async with controlled(ten, at_end="hold") as (address, control), reading(address) as one:
+            await one.until(lambda received: n_trades(received) == N)
+            async with reading(address) as gone:
+                await gone.until(lambda received: "AAPL = AAPL 1" in texts(received))
+            while len((await control("GET", "/status"))[1]["sessions"]) > 1:
+                pass
+            for add, said in {
+                "fin session=2": "session 2: is not open",
+                "fin after=1 session=2": "session 2: is not open",
+                "fin session=0": "session 0: is not open",
+                "fin session=9": "session 9: has not begun; give the fault a time",
+                "fin session=1; fin session=9": "session 9: has not begun",
+            }.items():
+                status, answer = await control("POST", "/faults", add=add)
+                assert (status, said in answer["message"]) == (404, True)
+            assert (await control("POST", "/faults", add="fin after=2 session=3"))[0] == 200
+            assert n_trades(await session(address, wants("AAPL", start_ns=0))) == 2
+            one.send(wants("MSFT"))  # of what was refused, nothing has happened
+            await one.until(lambda received: "MSFT = MSFT 2" in texts(received))
+
     async def test_a_fault_that_says_when_is_for_later_sessions_too(self, ten):
         async with controlled(ten) as (address, control):
             await control("POST", "/faults", add="fin after=3")

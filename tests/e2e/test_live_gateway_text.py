@@ -11,7 +11,7 @@ import pytest
 
 from mdtool.wire.live import Start
 from tests.support.dbn_files import DAY, MAY_1, header, trade, write
-from tests.support.live_clients import ACK, BOTH_DAYS, client, gateway, wants
+from tests.support.live_clients import ACK, BOTH_DAYS, client, gateway, trades_apart, wants
 
 
 async def lines_of(address: str, *requests, **fields) -> list[str]:
@@ -112,3 +112,26 @@ async def test_warnings_of_a_recorded_stream_are_passed_on(tmp_path):
         lines = await lines_of(address, wants("AAPL"), encoding="json")
         texts = [each.get("msg") or each.get("err") for each in map(json.loads, lines)]
     assert texts == [ACK.format(0, "trades"), None, slow, "Skipped 3 records", None]
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+async def test_damaged_text_is_lines_of_other_characters(tmp_path, compression):
+    whole = {"encoding": "json", "compression": compression}
+    ten = trades_apart(tmp_path, 10)
+    async with gateway(ten, faults="damage after=3 records=2") as address:
+        lines = await lines_of(address, wants("AAPL"), **whole)
+    valid = [line for line in lines if line.startswith("{")]
+    damaged = [line for line in lines if line not in valid]
+    trades = [each for each in map(json.loads, valid) if each["hd"]["rtype"] == 0]
+    assert (len(trades), len(damaged)) == (8, 2)
+    for line in damaged:
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(line)
+
+
+async def test_damaged_rows_leave_the_names_of_columns(tmp_path):
+    async with gateway(trades_apart(tmp_path, 10), faults="damage") as address:
+        lines = await lines_of(address, wants("AAPL"), encoding="csv")
+    at = next(n for n, line in enumerate(lines) if "ts_recv" in line and "price" in line)
+    assert set(lines[at + 1]).isdisjoint("0123456789,")
+    assert [line.count(",") for line in lines[at + 2 :]] == [lines[at].count(",")] * 9

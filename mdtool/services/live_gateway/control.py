@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -34,7 +34,12 @@ class NotPlayingError(MdtoolError):
     """No session has started, so there is nothing to pause."""
 
 
+class NoSessionError(MdtoolError):
+    """A fault is of a session that does not exist."""
+
+
 _STATUSES: Final[Statuses] = {
+    NoSessionError: (404, "no_session"),
     NotPlayingError: (409, "not_playing"),
     UsageError: (400, "bad_parameter"),
     InputError: (500, "input"),
@@ -53,14 +58,14 @@ class Control:
     sessions : mapping of int to Session
         Those that are open, by number.
     inject : callable
-        Adds a fault to sessions, and to those that come.
+        Adds faults to sessions, and to those that come.
     """
 
     def __init__(
         self,
         playbacks: Mapping[str, Playback],
         sessions: Mapping[int, Session],
-        inject: Callable[[Fault], None],
+        inject: Callable[[Sequence[Fault]], None],
     ) -> None:
         self._playbacks = playbacks
         self._sessions = sessions
@@ -131,8 +136,7 @@ class Control:
         faults = parse_faults(request.query.get("add", ""))
         if not faults:
             raise UsageError("add: give faults, such as reset session=1")
-        for fault in faults:
-            self._inject(fault)
+        self._inject(faults)
         return await self._status(request)
 
     def _chosen(self, request: web.Request) -> list[Playback]:

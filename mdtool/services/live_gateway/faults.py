@@ -13,7 +13,7 @@ A fault is written as its kind and fields, several separated by `;`:
 | skip | a slow-reader warning, records that are left out, and error 7 | records |
 | slow | the link is slow from there on | bytes_per_s |
 | duplicate | records are sent twice | records |
-| damage | records have other bytes behind their header, and an unknown type | records |
+| damage | records have an unknown type and other bytes; lines of text, other characters | records |
 | late-auth | the answer to the authentication is late | seconds |
 | wrong-auth | a valid authentication is rejected | text |
 
@@ -77,6 +77,9 @@ _SLICE_S: Final = 0.02
 """How often a slow link sends."""
 _DAMAGED_RTYPE: Final = 0xFE
 _HEADER_BYTES: Final = 16
+_LINE_END: Final = ord("\n")
+_NOISE: Final = np.frombuffer(b"#$%&*;<=>?@^_`|~", np.uint8)
+"""Characters of damaged text; no value of JSON begins with one."""
 _MAX_RECORDS: Final = 1 << 20
 
 
@@ -302,6 +305,15 @@ def damaged(records: Records, seed: int) -> Records:
     return spoilt
 
 
+def damaged_lines(data: bytes, n_records: int, seed: int) -> bytes:
+    """Return lines of text of which the last ones, each a record, have other characters."""
+    lines = data.splitlines(keepends=True)
+    whole, spoilt = b"".join(lines[:-n_records]), b"".join(lines[-n_records:])
+    text = np.frombuffer(spoilt, np.uint8)
+    noise = np.random.default_rng(seed).choice(_NOISE, len(text))
+    return whole + np.where(text == _LINE_END, text, noise).tobytes()
+
+
 @dataclass(slots=True)
 class Link:
     """The way to a client, which may stall or be slow.
@@ -432,9 +444,17 @@ class FaultyOutput(Output):
             if kind == DUPLICATE:
                 super().data(np.repeat(some, 2))
             elif kind == DAMAGE:
-                self.unchanged(damaged(some, self.records))
+                self._damage(some)
             else:
                 self._skipped += len(some)
                 if not self._left[SKIP]:
                     self.failure(skipped(self._skipped))
                     self._skipped = 0
+
+    def _damage(self, records: Records) -> None:
+        """Send records damaged: the length of each, or the end of its line, stays."""
+        if self._text is None:
+            self.unchanged(damaged(records, self.records))
+            return
+        data = damaged_lines(self._lines(self._text, records), len(records), self.records)
+        self.own(data, len(records))

@@ -208,10 +208,13 @@ class Output:
         self.records += len(records)
         if self._text is None:
             self._write(encoded(records, self._form))
-            return
+        else:
+            self._write(self._lines(self._text, records))
+
+    def _lines(self, text: LiveText, records: Records) -> bytes:
         if self._form.has_ts_out:
             records = with_ts_out(records, np.full(len(records), time.time_ns(), np.uint64))
-        self._write(self._text.encode(records))
+        return text.encode(records)
 
     def _write(self, data: bytes | memoryview) -> None:
         self.latest_s = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from mdtool.core.tls import ServerTls, TlsConfig
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
-from mdtool.services.live_gateway.control import LOOPBACK, Control
+from mdtool.services.live_gateway.control import LOOPBACK, Control, NoSessionError
 from mdtool.services.live_gateway.faults import Fault, SessionFaults, parse_faults
 from mdtool.services.live_gateway.inputs import Input, inputs
 from mdtool.services.live_gateway.keys import Keys
@@ -64,7 +63,7 @@ class LiveGateway:
         self._admission = Admission(
             Limits(requests_per_s=config.connects_per_s, connections=config.max_sessions)
         )
-        self._numbers = itertools.count(1)
+        self._n_sessions = 0
         self._playbacks: dict[str, Playback] = {}
         self._sessions: dict[int, Session] = {}
         self._faults: list[Fault] = []
@@ -121,7 +120,8 @@ class LiveGateway:
         return families.clients(self._admission)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number = next(self._numbers)
+        self._n_sessions += 1
+        number = self._n_sessions
         faults = SessionFaults(number, self._faults)
         session = Session(number, self._playbacks, self._config, self._keys, faults, reader, writer)
         client = self._admission.peer(writer.transport)
@@ -136,21 +136,38 @@ class LiveGateway:
         except (CapacityError, LimitError) as error:
             await session.serve(rejection=str(error))
 
-    def _inject(self, fault: Fault) -> None:
-        """Add a fault to open sessions, and to later ones unless it happens now.
+    def _inject(self, faults: Sequence[Fault]) -> None:
+        """Add faults to open sessions, and to later ones those that do not happen now.
 
         Raises
         ------
         UsageError
-            When it cannot happen here.
+            When one cannot happen here; none is added then.
+        NoSessionError
+            When one is of a session that is not there, nor can come; none is added then.
         """
-        if self._config.bare:
-            fault.check_bare(is_running=True)
-        if not fault.is_immediate:
-            self._faults.append(fault)
-        for number, session in [*self._sessions.items()]:
-            if fault.session in {None, number}:
-                session.inject(fault)
+        for fault in faults:
+            if self._config.bare:
+                fault.check_bare(is_running=True)
+            self._check_session(fault)
+        for fault in faults:
+            if not fault.is_immediate:
+                self._faults.append(fault)
+            for number, session in [*self._sessions.items()]:
+                if fault.session in {None, number}:
+                    session.inject(fault)
+
+    def _check_session(self, fault: Fault) -> None:
+        """Raise NoSessionError if it is of a session that is not there, nor can come."""
+        number = fault.session
+        if number is None or number in self._sessions:
+            return
+        if number <= self._n_sessions:
+            raise NoSessionError(f"session {number}: is not open; GET /status lists those that are")
+        if fault.is_immediate:
+            raise NoSessionError(
+                f"session {number}: has not begun; give the fault a time, such as after=0"
+            )
 
 
 def _tls(config: LiveGatewayConfig) -> ServerTls | None:
