@@ -66,6 +66,15 @@ def dial_address(host: str, port: int) -> str:
     return format_address(dialled(host), port)
 
 
+def is_ip_address(host: str) -> bool:
+    """Return whether a host is an address, not a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine by its own name, `localhost`, or a loopback address."""
     if host.lower().rstrip(".") == "localhost":

@@ -396,7 +396,7 @@ async def stalled_reader(address: str) -> socket.socket:
     client.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, parse_address(address))
-    await loop.sock_sendall(client, b"GET /order-book?depth=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    await loop.sock_sendall(client, b"GET /order-book?depth=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return client
 
 

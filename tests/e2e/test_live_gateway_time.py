@@ -226,6 +226,31 @@ class TestControl:
                 async with http.get(f"{url}/status", headers=headers) as answer:
                     assert answer.status == 200
 
+    async def test_web_pages_whose_name_resolves_to_this_machine(self, live_trades):
+        config = LiveGatewayConfig(port=0)
+        async with (
+            running(LiveGateway(config, [str(live_trades)])) as service,
+            aiohttp.ClientSession() as http,
+        ):
+            port = service.addresses["control"].rpartition(":")[2]
+            url = f"http://127.0.0.1:{port}"
+            for host, status in {
+                "evil.example": 403,
+                f"evil.example:{port}": 403,
+                "localhost.evil.example": 403,
+                "127.0.0.1.evil.example": 403,
+                "[::1": 403,
+                "": 403,
+                f"localhost:{port}": 200,
+                "LOCALHOST.": 200,
+                f"127.0.0.1:{port}": 200,
+                f"[::1]:{port}": 200,
+            }.items():
+                headers = {"Host": host, "Origin": f"http://{host}"}
+                for method, path in (("GET", "/status"), ("POST", "/set-speed?speed=2")):
+                    async with http.request(method, url + path, headers=headers) as answer:
+                        assert (host, answer.status) == (host, status)
+
     async def test_what_is_not_valid(self, live_trades):
         async with controlled(live_trades) as (_, control):
             for status, path, query in [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import hdrs, web
+from yarl import URL
 
+from mdtool.core.addresses import is_ip_address, is_loopback
 from mdtool.core.descriptors import shortage
 from mdtool.core.permissions import ForbiddenError
 from mdtool.services.client import Admission, Client, client_address
@@ -23,6 +26,8 @@ from mdtool.services.http.answers import (
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter, metered
 
 _SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+_LOCALHOST: Final = "localhost"
+_SHOWN_CHARS: Final = 80
 STOP_GRACE_S = 0.2
 """How long requests may continue once the service stops: readers learn why their lines end."""
 
@@ -62,6 +67,7 @@ def control_application(
 
     def admit(policy: Policy, request: web.Request) -> Awaitable[None] | None:
         if admission.security is None:  # a token would be no page's
+            _check_host(request.headers.get(hdrs.HOST), request.get_extra_info("sockname"))
             _check_origin(request)
         return enter(request, identify(request), policy)
 
@@ -83,6 +89,30 @@ def control_application(
             app.router.add_route(method, path, answered)
     app.router.add_route("*", "/{path:(?s:.*)}", no_route)
     return app
+
+
+def _check_host(said: str | None, sockname: Sequence[object] | None) -> None:
+    """Check that what comes over loopback asks for this machine, not for a name of a web page's.
+
+    A page of another site may have its own name resolve to a loopback address, and is no page of
+    another origin then. An address is no such name.
+
+    Raises
+    ------
+    ForbiddenError
+    """
+    if said is None or not sockname or not is_loopback(str(sockname[0])):
+        return  # every browser sends the header
+    try:
+        name = (URL(f"http://{said}").host or "").rstrip(".")
+    except ValueError:
+        name = ""
+    is_local = name in {_LOCALHOST, socket.gethostname().lower()}
+    if not is_local and not name.endswith(f".{_LOCALHOST}") and not is_ip_address(name):
+        shown = said[:_SHOWN_CHARS]
+        raise ForbiddenError(
+            f"Host {shown!a}: is not a name of this machine; request {_LOCALHOST} or its address"
+        )
 
 
 def _check_origin(request: web.Request) -> None:
