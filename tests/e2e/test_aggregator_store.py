@@ -22,6 +22,7 @@ from mdtool.core.config import variable
 from mdtool.services.aggregator import committer, storage
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.stores import STORES
 from tests.support.waiting import bounded
 from tests.support.watched_stores import WatchedStore
 
@@ -34,10 +35,11 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/market.db"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_url(request):
+@pytest.fixture(params=STORES)
+def any_url(request, tmp_path):
     """A store of each kind."""
-    return request.getfixturevalue("url" if request.param == "sqlite" else "postgres_url")
+    with STORES[request.param](tmp_path) as new_url:
+        yield new_url()
 
 
 @pytest.fixture

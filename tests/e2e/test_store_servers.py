@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -9,10 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mdtool.adapters.rpc import STORE_HEALTH
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
 from mdtool.adapters.stores.port import SymbolTotals
+from mdtool.wire._pb import marketdata_pb2
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.gateways import gateway_of
 from tests.support.mongodb_servers import mongodb_server
 from tests.support.postgres_servers import PASSWORD, postgres_server
 from tests.support.processes import ChildProcess
@@ -145,6 +151,43 @@ def test_a_commit_whose_answer_is_lost_enters_once(url, kind, when):
         assert store.symbols() == totals(20)
         assert store.position("a") == 20
         assert store.recount() == []
+
+
+async def test_an_aggregator_serves_on_while_its_server_is_gone(mortal_server):
+    url = mortal_server.new_url()
+    async with aggregator(store=url) as service:
+        health = health_pb2_grpc.HealthStub(service.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=STORE_HEALTH))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await service.send(message(0, [tick(100)], ["AAPL"]))
+        mortal_server.kill()
+        call = service.stub.StreamTickBatches()
+        await call.write(message(1, [tick(101)], ["AAPL"]))
+        acknowledged = asyncio.ensure_future(call.read())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        request = marketdata_pb2.AggregateRequest(symbol="AAPL")
+        assert (await service.stub.GetAggregate(request)).volume == 2
+        assert not acknowledged.done()
+        mortal_server.start()
+        assert (await acknowledged).next_sequence == 2
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await call.done_writing()
+        watch.cancel()
+    with open_history(url) as reader:
+        assert [each.trade_count for each in reader.symbols()] == [2]
+        assert reader.recount() == []
+
+
+async def test_a_gateway_serves_the_history_of_a_server(url):
+    with open_store(url) as store:
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+    async with gateway_of("127.0.0.1:1", store=url) as client:
+        status, answer = await client.answer("/api/v1/symbols")
+        assert status == 200
+        assert [each["symbol"] for each in answer["data"]["available"]] == SYMBOLS
+        status, answer = await client.answer("/api/v1/trades/AAPL?limit=3")
+        assert status == 200
+        assert [each["volume"] for each in answer["data"]["data"]] == ["2", "7", "5"]
 
 
 def test_without_its_client_the_extra_is_named(name, kind):

@@ -29,7 +29,7 @@ from tests.support.store_commands import (
     url,
     write,
 )
-from tests.support.stores import postgresql_stores
+from tests.support.stores import STORES
 
 COLUMNS = [
     "symbol",
@@ -177,13 +177,15 @@ def test_export_import_export_is_the_same_again(filled, tmp_path, file_format, k
     assert "0 trades new, 702 known already" in store("import", first, "--store", copy)
 
 
-def test_it_is_the_same_again_across_kinds_of_stores(filled, tmp_path):
-    with postgresql_stores(tmp_path) as new_url:
+@pytest.mark.parametrize("name", ["postgresql", "mongodb"])
+def test_it_is_the_same_again_across_kinds_of_stores(filled, tmp_path, name):
+    with STORES[name](tmp_path) as new_url:
         other = new_url()
         first, second = tmp_path / "1", tmp_path / "2"
         store("export", first, "--store", filled)
         assert "702 trades new" in store("import", first, "--store", other)
         assert held(other) == held(filled)
+        assert "702 trades, differences: 0" in store("check", "--store", other)
         store("export", second, "--store", other)
         assert contents(first) == contents(second)
         third = url(tmp_path)
