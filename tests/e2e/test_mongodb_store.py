@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
+import threading
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import dns.rrset
 import pymongo
 import pytest
 
@@ -213,6 +220,9 @@ def test_a_user_whom_the_server_rejects_is_final(proxy, url, code):
         ("mongodb://host/a.b", "names no database"),
         ("mongodb://user:s3cret@other@host/market", "not a valid MongoDB URL"),
         ("mongodb://user:s3cret@host:0x10/market", "not a valid MongoDB URL"),
+        ("mongodb+srv://user:s3cret@host.a.b:1/market", "one host, without a port"),
+        ("mongodb+srv://user:s3cret@host.a.b,other.a.b/market", "one host, without a port"),
+        ("mongodb+srv://user:s3cret@host.a.b", "names no database"),
         ("mongodb://user:s3cret@host/market?socketTimeoutMS=soon", "not a valid MongoDB URL"),
     ],
 )
@@ -222,3 +232,53 @@ def test_a_url_that_is_not_valid_is_rejected_without_its_password(url, reason):
             opening(url)
         assert "s3cret" not in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+class Names(threading.Thread):
+    """A DNS server that has the host and the port of one database, as `mongodb+srv` asks."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._answer = f"0 0 {port} 127.0.0.1."
+        self.port = self._socket.getsockname()[1]
+
+    def run(self) -> None:
+        while (received := self._socket.recvfrom(4096))[0]:
+            query = dns.message.from_wire(received[0])
+            reply = dns.message.make_response(query)
+            (asked,) = query.question
+            if asked.rdtype != dns.rdatatype.SRV:
+                pass  # which is no option in TXT
+            elif asked.name.to_text() == "_mongodb._tcp.market.0.0.1.":
+                reply.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "SRV", self._answer))
+            else:
+                reply.set_rcode(dns.rcode.NXDOMAIN)
+            self._socket.sendto(reply.to_wire(), received[1])
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"", ("127.0.0.1", self.port))
+        self.join()
+        self._socket.close()
+
+
+def test_hosts_are_looked_up_in_dns(monkeypatch):
+    names = Names(shared_server().port)
+    names.start()
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], names.port
+    monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
+    # The parent of a host's address, so that it needs no other server of names.
+    url = shared_server().new_url().replace(f"127.0.0.1:{shared_server().port}", "market.0.0.1")
+    url = url.replace("mongodb:", "mongodb+srv:") + "?tls=false&srvServiceName=mongodb"
+    with contextlib.closing(names):
+        with open_store(url) as store, open_history(url) as history:
+            assert store.address.startswith("mongodb+srv market.0.0.1/test")
+            store.write(step(SYMBOLS, frames("a", 0, 10)))
+            assert [each.trade_count for each in history.symbols()] == [5, 5]
+        unknown = url.replace("market.0.0.1", "user:s3cret@other.0.0.1")
+        message = r"^mongodb\+srv other\.0\.0\.1/test\w+: The DNS query name does not exist"
+        with pytest.raises(StoreUnavailableError, match=message), open_store(unknown):
+            pass

@@ -14,6 +14,7 @@ SCHEMES: Final = {
     "sqlite": "mdtool.adapters.stores.sqlite",
     "postgresql": "mdtool.adapters.stores.postgresql",
     "mongodb": "mdtool.adapters.stores.mongodb",
+    "mongodb+srv": "mdtool.adapters.stores.mongodb",
 }
 """Modules with classes `Store` and `History`, called with a URL; imported on first use.
 

@@ -196,7 +196,7 @@ def test_a_service_prunes_the_store_that_it_has(of_ten_days, monkeypatch):
     assert ", differences: 0," in store("check", "--store", of_ten_days)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "mongodb"])
+@pytest.mark.parametrize("scheme", ["postgresql", "mongodb", "mongodb+srv"])
 def test_a_database_with_tools_of_its_own_is_left_to_them(scheme, tmp_path):
     where = f"{scheme}://nobody@127.0.0.1:1/none"
     for command in (["backup", tmp_path / "c.db"], ["restore", tmp_path / "c.db"], ["compact"]):

@@ -1,6 +1,7 @@
 """Stores in a MongoDB server: a database each, which nothing else writes.
 
-A URL is one of MongoDB's, `mongodb://[USER[:PASSWORD]@]HOST[:PORT][,...]/DATABASE[?OPTIONS]`.
+A URL is one of MongoDB's, `mongodb://[USER[:PASSWORD]@]HOST[:PORT][,...]/DATABASE[?OPTIONS]`,
+or with `mongodb+srv` and the one name by which DNS has the hosts.
 """
 
 from mdtool.core.errors import ConfigError

@@ -23,6 +23,7 @@ from mdtool.core.addresses import format_address
 from mdtool.core.errors import ConfigError
 
 _FORM: Final = "mongodb://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?OPTIONS]"
+_SRV: Final = "mongodb+srv://"
 _DEFAULTS: Final = {
     "appname": "mdtool",
     "connectTimeoutMS": 5_000,
@@ -77,8 +78,9 @@ class Location:
         ConfigError
             When it is not valid; the message is without the URL, which may contain a password.
         """
+        is_looked_up = url.startswith(_SRV)
         try:
-            found = parse_uri(url, warn=False)
+            found = parse_uri(_without_lookup(url) if is_looked_up else url, warn=False)
         except (errors.InvalidURI, ValueError):
             # Not even as a cause: it may repeat a part of the URL.
             raise ConfigError(
@@ -92,12 +94,18 @@ class Location:
         name = found["database"]
         if not name or "." in name or found["collection"]:
             raise ConfigError(f"the URL of the store names no database; give {_FORM}")
+        if is_looked_up:
+            host = url.removeprefix(_SRV).partition("/")[0].rpartition("@")[2]
+            if ":" in host or "," in host:
+                raise ConfigError(f"a URL of a store with {_SRV} names one host, without a port")
         given = {option.lower() for option in found["options"]}
         options = {key: value for key, value in _DEFAULTS.items() if key.lower() not in given}
         places = ",".join(
             format_address(host, port or 27017) if not host.startswith("/") else host
             for host, port in found["nodelist"]
         )
+        if is_looked_up:
+            return cls(url, name, options, f"mongodb+srv {host}/{name}")
         return cls(url, name, options, f"mongodb {places}/{name}")
 
 
@@ -188,17 +196,24 @@ class Connection:
                 raise
 
     def _opened(self, read: _Read | None) -> MongoClient[dict[str, Any]]:
+        client = self._client or self._connect()  # without the lock: it may look up names
         with self._lock:
-            if read is not None and read.is_interrupted:  # nobody would close its client
-                raise self._interrupted()
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
+            if read is None or not read.is_interrupted:
+                self._client = client
+                return client
+        client.close()  # nobody else would
+        raise self._interrupted()
 
     def _connect(self) -> MongoClient[dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # which a start of a service shows already
-            return MongoClient(self.location.url, **self.location.options)
+            try:
+                return MongoClient(self.location.url, **self.location.options)
+            except errors.ConfigurationError as error:
+                if not self.location.url.startswith(_SRV):
+                    raise
+                # The URL is valid, so these are the names that it stands for.
+                raise StoreUnavailableError(f"{self.address}: {_reason(error)}") from error
 
     def _interrupted(self) -> StoreInterruptedError:
         return StoreInterruptedError(f"{self.address}: interrupted")
@@ -234,6 +249,13 @@ class _Read:
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits
             self.error = error
         self.ended.set()
+
+
+def _without_lookup(url: str) -> str:
+    """Return a URL that is parsed as one with `mongodb+srv`, but without a request to DNS."""
+    place, _, options = url.removeprefix(_SRV).partition("?")
+    others = [each for each in options.split("&") if not each.lower().startswith("srv")]
+    return f"mongodb://{place}?{'&'.join(others)}"
 
 
 def _is_loss(error: StoreUnavailableError) -> bool:
