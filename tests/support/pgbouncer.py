@@ -58,8 +58,7 @@ def pgbouncer(
             server.own(path)
         pooled = url.replace(f":{urlsplit(url).port}", f":{held.port}")
         with ChildProcess(
-            [program, str(config)],
-            user=server.account,
+            server.as_account([program, str(config)]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,10 +73,7 @@ class PostgresServer:
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
-                user=self.account,
-                group=self._group,
-                extra_groups=self._groups,
+                self.as_account(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -168,20 +166,20 @@ class PostgresServer:
             process.send_signal(number)
             process.wait()
 
-    @property
-    def _group(self) -> int | None:
-        return None if self.account is None else pwd.getpwnam(self.account).pw_gid
+    def as_account(self, command: Sequence[str | Path]) -> list[str | Path]:
+        """Return what runs a command as the server's user.
 
-    @property
-    def _groups(self) -> list[int] | None:
-        return None if self.account is None else []
+        Python would fork for that, and the child of a process with gRPC's threads may crash then.
+        """
+        if self.account is None:
+            return list(command)
+        group = pwd.getpwnam(self.account).pw_gid
+        change = (f"--reuid={self.account}", f"--regid={group}", "--clear-groups")
+        return [needs("setpriv"), *change, *command]
 
     def _run(self, *command: str | Path) -> None:
         done = subprocess.run(
-            command,
-            user=self.account,
-            group=self._group,
-            extra_groups=self._groups,
+            self.as_account(command),
             capture_output=True,
             text=True,
             check=False,

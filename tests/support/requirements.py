@@ -27,6 +27,7 @@ PROGRAMS: Final = {
     "postgres": ("postgres",),
     "initdb": ("initdb",),
     "pgbouncer": ("pgbouncer",),
+    "setpriv": ("setpriv",),
     "java": ("java",),
     "maven": ("mvn",),
     "cargo": ("cargo",),
