@@ -92,6 +92,10 @@ BENCHES: Final = {
         "time of commands on small and long files, and of a first use; memory of services at rest",
         "start:measure",
     ),
+    "kernels": Bench(
+        "kernels of books, bars and VWAPs compiled for any CPU, against those for this machine's",
+        "kernels:measure",
+    ),
     "book": Bench(
         "rebuilding L3 order books from orders, against the same in plain Python", "book:measure"
     ),
