@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from mdtool.services.http.listening import listening
 from tests.support.browser import chromium
-from tests.support.page_server import PageServer, dashboard
+from tests.support.page_server import PageServer, dashboard, page_of
 from tests.support.waiting import bounded
 
 TIME = "2024-12-26T12:00:00.000000000Z"
@@ -58,7 +60,11 @@ async def test_garbage_is_skipped_and_trades_resume_after_each_lost_connection()
         assert tab.complaints == []
 
 
-async def test_waits_grow_to_half_a_minute_and_are_jittered():
+FOLLOW_STOMP = "import('/static/stomp.js').then(({ Stomp }) => new Stomp().open())"
+
+
+@pytest.mark.parametrize("follow", [FOLLOW, FOLLOW_STOMP], ids=["stream", "stomp"])
+async def test_waits_grow_to_half_a_minute_and_are_jittered(follow):
     server = PageServer()
     async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
         await tab.open(f"http://{address}/")
@@ -68,9 +74,10 @@ async def test_waits_grow_to_half_a_minute_and_are_jittered():
             "globalThis.setTimeout = (act, delay) => { asked.push(delay);"
             "  return asked.length < 40 ? later(act, 0) : null; };"
             "globalThis.WebSocket = class extends EventTarget { constructor() { super();"
-            "  later(() => this.dispatchEvent(new CloseEvent('close')), 0); } };"
+            "  later(() => { const event = new CloseEvent('close'); this.dispatchEvent(event);"
+            "    this.onclose?.(event); }, 0); } };"
         )
-        await tab.run(FOLLOW)
+        await tab.run(follow)
         await tab.until("asked.length >= 40")
         waits = await tab.run("asked")
         for attempt, wait in enumerate(waits, start=1):
@@ -85,7 +92,7 @@ def session(symbol: str, close: str, **other: object) -> dict:
     return row | {"timestamp": TIME} | other
 
 
-def page_of(*rows: object) -> dict:
+def page_of_rows(*rows: object) -> dict:
     return {"data": rows, "next": None}
 
 
@@ -109,10 +116,10 @@ def last(symbol: str) -> str:
 async def test_the_dashboard_goes_on_whatever_a_server_sends():
     server = PageServer(dashboard())
     later = session("LATER", "1.5", timestamp="2099-01-01T00:00:00Z")
-    server.tell("api/v2/aggregates", page_of(session("AAPL", "187.25"), later, *WRONG_ROWS))
+    server.tell("api/v2/aggregates", page_of_rows(session("AAPL", "187.25"), later, *WRONG_ROWS))
     server.answers |= {"api/v2/quotes": "{", "health": "[", "api/v2/alerts/AAPL": "null"}
     server.tell("api/v2/symbols", {"data": {"symbol": "AAPL"}, "next": "again"})
-    server.tell("api/v2/bars/AAPL", page_of({"start": TIME, "close": {}}))
+    server.tell("api/v2/bars/AAPL", page_of_rows({"start": TIME, "close": {}}))
     async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
         await tab.resize(1440, 900)
         await tab.open(f"http://{address}/")
@@ -143,7 +150,7 @@ async def test_the_dashboard_goes_on_whatever_a_server_sends():
 
 async def test_trades_that_were_missed_are_marked_on_the_tape_also_after_a_long_sleep():
     server = PageServer(dashboard())
-    server.tell("api/v2/aggregates", page_of(session("AAPL", "187.25")))
+    server.tell("api/v2/aggregates", page_of_rows(session("AAPL", "187.25")))
     tape = "[...document.querySelectorAll('.tape:not(.alerts) tbody tr')]"
     texts = f"{tape}.map((row) => row.className === 'gap' ? row.innerText : row.dataset.sequence)"
     async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
@@ -211,3 +218,65 @@ async def test_the_services_that_were_started_are_shown_with_what_they_do():
         await tab.until(f"{states}.includes('aggregator ready') && /^0 in.s/.test({rate})")
         (await server.sockets.get())._req.transport.abort()
         await tab.until(f"{states} === 'gateway reconnecting' && {rate} === ''")
+
+
+@pytest.mark.parametrize("width", [390, 700, 1024, 1440])
+async def test_nothing_moves_whatever_arrives_late(width):
+    server = PageServer(dashboard())
+    gone = {"address": "127.0.0.1:1", "connected": True, "message": None}
+    names = ("aggregator", "vwap", "store", "sender", "receiver")
+    level = {"price": "60000.25", "size": "12345", "orders": 3}
+    book = {"symbol": "AAPL", "timestamp": TIME, "bids": [level] * 10, "asks": [level] * 10}
+    alert = dict.fromkeys(("value", "baseline", "score", "limit"), "1")
+    alert |= {"symbol": "AAPL", "id": "a:1", "kind": "off-quote", "severity": "high"}
+    alert |= {"begin": TIME, "end": None}
+    quote = {"symbol": "AAPL", "bid": "60000.25", "ask": "60000.5", "last": None, "timestamp": TIME}
+    late = (
+        ("quotes", quote, "document.querySelector('[data-value=ask]').textContent === '60000.50'"),
+        ("trades", trade("s:1")["data"], "document.querySelector('.tape [data-sequence]')"),
+        ("books", book, "document.querySelectorAll('.ladder tbody tr').length === 10"),
+        ("alerts", alert, "document.querySelector('.alerts tbody tr')"),
+    )
+    async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
+        await tab.send(
+            "Page.addScriptToEvaluateOnNewDocument",
+            source="globalThis.moved = []; new PerformanceObserver((list) => {"
+            "  list.getEntries().forEach(({ value, sources }) => { globalThis.moved.push("
+            "    [value, ...sources.map(({ node }) => node?.id || node?.className)]); });"
+            "}).observe({ type: 'layout-shift', buffered: true })",
+        )
+        await tab.resize(width, 800)
+        await tab.open(f"http://{address}/?symbol=AAPL")
+        socket = await server.sockets.get()
+        await tab.until("document.querySelector('#notice').textContent.startsWith('Waiting')")
+        numbers = {}
+        server.tell("api/v2/aggregates", page_of_rows(session("AAPL", "60000.25")))
+        await tab.until("document.querySelector('[data-value=last]').textContent === '60000.25'")
+        while len(numbers) < len(late):
+            request = await server.requests.get()
+            if request.get("channel") in {channel for channel, *_ in late}:
+                numbers[request["channel"]] = request["id"]
+        server.tell(
+            "health",
+            dict.fromkeys(names, gone)
+            | {"status": "ok", "quotes": {"source": gone}, "ticks": None},
+        )
+        await tab.until("document.querySelectorAll('.service').length === 7")
+        for channel, data, condition in late:
+            await socket.send_json({"id": numbers[channel], "channel": channel, "data": data})
+            await tab.until(condition)
+        await tab.run("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
+        moved = await tab.run("globalThis.moved")
+        assert sum(value for value, *_ in moved) < 0.01, moved
+
+
+async def test_the_age_of_updates_is_not_shown_to_whom_may_not_read_it():
+    server = PageServer(page_of("demo-stomp.html"))
+    server.tell("health", {"status": "ok", "age_ms": 412.75})
+    text = "document.querySelector('#age dd').textContent"
+    async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
+        await tab.open(f"http://{address}/")
+        await tab.until(f"{text} === '413 ms old'")
+        server.statuses["health"] = 403
+        await tab.until(f"{text} === 'not shown'")
+        assert await tab.run("document.querySelector('#age').dataset.state") == "unknown"

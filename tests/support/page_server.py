@@ -15,7 +15,12 @@ EMPTY = '<!doctype html><base href="/"><link rel="icon" href="data:,"><title>a c
 
 def dashboard() -> str:
     """The first page, without its library of charts."""
-    text = (STATIC / "dashboard.html").read_text("utf-8")
+    return page_of("dashboard.html")
+
+
+def page_of(name: str) -> str:
+    """A page, without the files of others."""
+    text = (STATIC / name).read_text("utf-8")
     return text.replace("<!-- base -->", '<base href="/">').replace("<!-- assets -->", "")
 
 
@@ -27,12 +32,15 @@ class PageServer:
     answers : dict of str to str or callable
         The text of each path below `/`, such as `health` and `api/v2/aggregates`, or what returns
         it at each request.
+    statuses : dict of str to int
+        The status of a path, where that is not 200.
     sockets, requests : asyncio.Queue
         Connections to `/stream`, and what they requested.
     """
 
     def __init__(self, page: str = EMPTY) -> None:
         self.answers: dict[str, str | Callable[[], str]] = {}
+        self.statuses: dict[str, int] = {}
         self.sockets: asyncio.Queue[web.WebSocketResponse] = asyncio.Queue()
         self.requests: asyncio.Queue[dict] = asyncio.Queue()
         self.app = web.Application()
@@ -56,9 +64,11 @@ class PageServer:
         return web.Response(text=self._text, content_type="text/html")
 
     async def _answer(self, request: web.Request) -> web.Response:
-        text = self.answers.get(request.match_info["path"], '{"data":[],"next":null}')
+        path = request.match_info["path"]
+        text = self.answers.get(path, '{"data":[],"next":null}')
         text = text if isinstance(text, str) else text()
-        return web.Response(text=text, content_type="application/json")
+        status = self.statuses.get(path, 200)
+        return web.Response(text=text, status=status, content_type="application/json")
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

@@ -97,8 +97,9 @@ export class Chart {
 
   // Takes what one unit of volume is, a decimal string, null for 1.
   scale(lot) {
+    const isOther = this.#lot !== Number(lot ?? 1);
     this.#lot = Number(lot ?? 1);
-    if (this.#chart !== null) {
+    if (isOther && this.#chart !== null) {
       this.#setAll();
     }
   }

@@ -1,11 +1,10 @@
 // A client of `WS /stream` that keeps its subscriptions: after a lost connection it reconnects,
 // subscribes again, and resumes trades behind the last one that it has.
 
+import { Retry } from "./retry.js";
 import { isRow } from "./rows.js";
 import { token } from "./token.js";
 
-const FIRST_DELAY_MS = 1000;
-const LONGEST_DELAY_MS = 30_000;
 const PING_MS = 10_000;
 const SILENCE_MS = 25_000;  // of a connection that answers no ping
 const UNAUTHORIZED = 4401;
@@ -24,17 +23,17 @@ export class Connection extends EventTarget {
   #socket = null;
   #subscriptions = new Map();
   #ids = 0;
-  #attempts = 0;
   #receivedAt = 0;
-  #retry = null;
+  #retry = new Retry(() => this.#connect());
 
   constructor(path) {
     super();
     this.#url = new URL(path, document.baseURI);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     setInterval(() => this.#ping(), PING_MS);
-    addEventListener("online", () => this.#hurry());
-    document.addEventListener("visibilitychange", () => this.#hurry());
+    // A connection may have been lost meanwhile, without a word.
+    addEventListener("online", () => this.#ping());
+    document.addEventListener("visibilitychange", () => this.#ping());
     token.addEventListener("change", () => this.#reconnect());
     token.addEventListener("renewed", () => this.#authenticate());
     this.#connect();
@@ -60,7 +59,7 @@ export class Connection extends EventTarget {
   }
 
   #connect() {
-    clearTimeout(this.#retry);
+    this.#retry.cancel();
     this.#become("connecting");
     const socket = this.#socket = new WebSocket(this.#url);
     socket.addEventListener("open", () => {
@@ -93,12 +92,8 @@ export class Connection extends EventTarget {
     }
   }
 
-  // Exponential, and jittered, so that not all pages return at once to a gateway that restarts.
   #wait() {
-    const longest = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** ++this.#attempts);
-    const delay = FIRST_DELAY_MS + Math.random() * (longest - FIRST_DELAY_MS);
-    this.#retry = setTimeout(() => this.#connect(), delay);
-    this.#become("waiting", Date.now() + delay);
+    this.#become("waiting", Date.now() + this.#retry.later());
   }
 
   // As another principal.
@@ -106,15 +101,6 @@ export class Connection extends EventTarget {
     const socket = this.#socket;
     this.#connect();
     socket?.close();
-  }
-
-  // The network has returned, or the tab is looked at again.
-  #hurry() {
-    if (this.state === "waiting" && !document.hidden) {
-      this.#connect();
-    } else {
-      this.#ping();
-    }
   }
 
   #ping() {
@@ -148,7 +134,7 @@ export class Connection extends EventTarget {
 
   #receive(text) {
     this.#receivedAt = performance.now();
-    this.#attempts = 0;
+    this.#retry.reset();
     this.received += 1;
     const message = parsed(text);
     if (message === null) {

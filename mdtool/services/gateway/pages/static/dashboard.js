@@ -135,7 +135,7 @@ addEventListener("keydown", (event) => {
   }
   const act = document.querySelector("dialog[open]") ? undefined : KEYS[event.key];
   const isModified = event.ctrlKey || event.metaKey || event.altKey;
-  const isScrolled = event.key.startsWith("Arrow") && event.target.closest(".tape");
+  const isScrolled = event.key.startsWith("Arrow") && event.target.closest(".panel");
   if (act && !isTyping && !isModified && !isScrolled) {
     event.preventDefault();
     act();

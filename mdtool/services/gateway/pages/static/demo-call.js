@@ -6,25 +6,26 @@
 import "./sign-in.js";  // first: the user may have come back from the issuer
 
 import { Connection } from "./connection.js";
-import { ABSENT, amount } from "./numbers.js";
-import { get, request } from "./rest.js";
+import { Market } from "./market.js";
+import { Prices } from "./prices.js";
+import { request } from "./rest.js";
 import { Stomp } from "./stomp.js";
 import { Tape } from "./tape.js";
-import { token } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
 const me = crypto.randomUUID();
 const stomp = new Stomp();
 const peers = new Map();
-const tape = new Tape(document.querySelector(".tape tbody"), new Connection("stream"));
+const connection = new Connection("stream");
+const market = new Market(connection);
+const tape = new Tape(document.querySelector(".tape"), connection);
+const prices = new Prices($("prices"), market, tape);
 
 let room = null;
 let hasJoined = false;
 let media = null;
 let iceServers = [];
 let endRoom = () => {};
-let endSymbol = () => {};
-let watches = 0;
 
 class Peer {
   constructor(id) {
@@ -168,40 +169,10 @@ function leave() {
   $("mine").srcObject = media = null;
 }
 
-async function watch(symbol) {
-  const number = ++watches;
-  endSymbol();
-  endSymbol = () => {};
+function watch(symbol) {
   $("symbol").value = symbol;
-  $("price").textContent = ABSENT;
-  $("stale").hidden = true;
-  $("session").replaceChildren();
-  tape.close();
-  const lot = await lotOf(symbol);
-  if (number !== watches) return; // another symbol is watched by now
-  tape.show(symbol, lot);
-  endSymbol = stomp.subscribe(`/topic/market-data/${symbol}`, (_, aggregate) => {
-    $("price").textContent = aggregate.close;
-    $("stale").hidden = !aggregate.stale;
-    const { symbol, open, high, low, volume } = aggregate;
-    const session = { symbol, open, high, low, volume: amount(volume, lot) };
-    $("session").replaceChildren(
-      ...Object.entries(session).flatMap(([name, textContent]) => [
-        Object.assign(document.createElement("dt"), { textContent: name }),
-        Object.assign(document.createElement("dd"), { textContent }),
-      ]),
-    );
-  });
-}
-
-// What one unit of a symbol's sizes is, null for 1, and where the gateway does not say.
-async function lotOf(symbol) {
-  try {
-    const { data: [row] } = await get("symbols", { symbols: symbol });
-    return row?.lot ?? null;
-  } catch {
-    return null;
-  }
+  prices.show(symbol);
+  market.follow([symbol]);
 }
 
 function notify(problem) {
@@ -239,16 +210,17 @@ addEventListener("pagehide", () => room && leave());
 
 stomp.addEventListener("connected", () => {
   show("connected", "connected");
+  $("state").title = "";
   if (room !== null) {
     hasJoined = false; // the gateway that is there now knows of nobody
     say("JOIN");
   }
 });
-stomp.addEventListener("lost", ({ detail }) => show("lost", detail));
+stomp.addEventListener("lost", ({ detail }) => {
+  show("lost", "reconnecting");
+  $("state").title = detail;
+});
 stomp.addEventListener("refused", ({ detail }) => notify(detail));
-
-// Another principal may see other symbols, and what one unit of their sizes is.
-token.addEventListener("change", () => watch($("symbol").value));
 
 const asked = new URLSearchParams(location.search);
 $("room").value = asked.get("room") ?? $("room").value;

@@ -72,7 +72,7 @@ stomp.addEventListener("connected", () => {
   log("connected");
 });
 stomp.addEventListener("lost", ({ detail }) => {
-  show("lost", "connecting");
+  show("lost", "reconnecting");
   log(`lost: ${detail}`, "error");
 });
 stomp.addEventListener("refused", ({ detail }) => log(detail, "error"));

@@ -19,7 +19,7 @@ const FEEDS = Object.fromEntries(Object.entries({
   aggregates: { symbol, ...candle, trades: size, timestamp: time },
   bars: { symbol, ...candle, start: time },
   quotes: { symbol, bid: orNull(price), ask: orNull(price), last: orNull(price), timestamp: time },
-  books: { symbol, bids: levels, asks: levels },
+  books: { symbol, timestamp: time, bids: levels, asks: levels },
   trades: { symbol, sequence: text, timestamp: time, price, size },
   vwap: { symbol, vwap: orNull(price), timestamp: time },
   alerts: { symbol, id: text, kind: text, severity: text, begin: time, end: orNull(time),

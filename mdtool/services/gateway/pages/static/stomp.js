@@ -2,10 +2,9 @@
 // After a connection is lost it is opened again, with every subscription, and with the token of the
 // page where the gateway requires one.
 
+import { Retry } from "./retry.js";
 import { token } from "./token.js";
 
-const FIRST_DELAY_MS = 250;
-const LONGEST_DELAY_MS = 5_000;
 const BEAT_MS = 10_000;
 const UNAUTHORIZED = 4401;
 const TOKENS = "/app/auth";
@@ -40,10 +39,9 @@ export class Stomp extends EventTarget {
 
   #subscriptions = new Map();
   #lastId = 0;
-  #delayMs = FIRST_DELAY_MS;
   #beat = null;
   #socket = null;
-  #retry = null;
+  #retry = new Retry(() => this.open());
   #isRejected = false;
 
   isConnected = false;
@@ -55,7 +53,7 @@ export class Stomp extends EventTarget {
   }
 
   open() {
-    clearTimeout(this.#retry);
+    this.#retry.cancel();
     this.#isRejected = false;
     const url = new URL("ws/websocket", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
@@ -130,7 +128,7 @@ export class Stomp extends EventTarget {
       subscription?.tell(headers.destination, JSON.parse(body));
     } else if (command === "CONNECTED") {
       this.isConnected = true;
-      this.#delayMs = FIRST_DELAY_MS;
+      this.#retry.reset();
       this.#beat = setInterval(() => this.#socket.send("\n"), BEAT_MS * 0.7);
       for (const [id, { destination }] of this.#subscriptions) {
         this.#follow(id, destination);
@@ -152,7 +150,6 @@ export class Stomp extends EventTarget {
     this.dispatchEvent(new CustomEvent("lost", { detail: reason || `closed with ${code}` }));
     if (code === UNAUTHORIZED) this.#reject();
     if (this.#isRejected) return;
-    this.#retry = setTimeout(() => this.open(), this.#delayMs);
-    this.#delayMs = Math.min(2 * this.#delayMs, LONGEST_DELAY_MS);
+    this.#retry.later();
   }
 }

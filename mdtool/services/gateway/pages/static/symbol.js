@@ -3,28 +3,22 @@
 import { Chart } from "./chart.js";
 import { drawDepth } from "./depth.js";
 import { showLevels } from "./ladder.js";
-import { ABSENT, age, decimalsOf, padded, signOf } from "./numbers.js";
-import { paced } from "./paced.js";
+import { decimalsOf, padded } from "./numbers.js";
+import { Prices } from "./prices.js";
 import { Spread } from "./spread.js";
 import { Tape } from "./tape.js";
-import { COLUMNS } from "./watchlist.js";
 
 const DEPTH = 10;
 const SAMPLE_MS = 1000;
-const SHOWN = ["last", "change", "bid", "ask", "volume", "vwap"];
 
 export class SymbolView {
-  symbol = null;
-
   #place;
   #connection;
   #market;
   #alerts;
   #chart;
   #spread;
-  #tape;
-  #lot = null;
-  #draw = paced(() => this.#write());
+  #prices;
   #endBook = () => {};
 
   constructor(place, connection, market, alerts) {
@@ -36,40 +30,35 @@ export class SymbolView {
     this.#chart = new Chart(
       find(".chart"), find(".chart-message"), find(".chart-library"), connection);
     this.#spread = new Spread(find(".spread-lines"), find(".spread-value"));
-    this.#tape = new Tape(find(".tape tbody"), connection);
-    alerts.listen((own) => this.#chart.mark(own));
-    market.listen((row) => {
-      if (row === null || row.symbol === this.symbol) {
-        this.#draw();
-      }
+    const tape = new Tape(find(".tape"), connection);
+    this.#prices = new Prices(place, market, tape, (row) => {
+      this.#chart.scale(row?.lot ?? null);
+      this.#chart.addVwap(row?.vwap);
     });
+    alerts.listen((own) => this.#chart.mark(own));
     setInterval(() => this.#sample(), SAMPLE_MS);
+  }
+
+  get symbol() {
+    return this.#prices.symbol;
   }
 
   show(symbol, interval) {
     const isOther = symbol !== this.symbol;
-    this.symbol = symbol;
+    this.#prices.show(symbol);
     this.#place.classList.toggle("empty", symbol === null);
+    this.#place.querySelector("h2 bdi").textContent = symbol ?? "";
     if (symbol === null) {
       this.#chart.close();
-      this.#tape.close();
       this.#endBook();
       return;
     }
     this.#chart.show(symbol, interval);
     this.#alerts.show(symbol);
     if (isOther) {
-      this.#showTape();
       this.#spread.clear();
       this.#followBook(symbol);
     }
-    this.#draw();
-  }
-
-  #showTape() {
-    this.#lot = this.#market.rows.get(this.symbol)?.lot ?? null;
-    this.#tape.show(this.symbol, this.#lot);
-    this.#chart.scale(this.#lot);
   }
 
   #followBook(symbol) {
@@ -81,42 +70,13 @@ export class SymbolView {
         if (data) {
           const prices = [...data.bids, ...data.asks].map(({ price }) => price);
           book.hidden = false;
+          book.classList.toggle("stale", data.stale === true);
+          book.querySelector("time").textContent = data.timestamp.slice(0, 19).replace("T", " ");
           book.querySelector(".badge").hidden = !data.partial;
           drawDepth(book.querySelector(".depth"), data.bids, data.asks);
           showLevels(book.querySelector("tbody"), data.bids, data.asks, decimalsOf(prices));
         }
       });
-  }
-
-  #write() {
-    const row = this.#market.rows.get(this.symbol);
-    this.#place.querySelector("h2 bdi").textContent = this.symbol ?? "";
-    const isLive = row !== undefined && this.#market.isLive(row);
-    this.#place.classList.toggle("stale", !isLive);
-    for (const { name, text, isSigned } of COLUMNS.filter((column) => SHOWN.includes(column.name))) {
-      const value = this.#place.querySelector(`[data-value="${name}"]`);
-      const content = row ? text(row) : ABSENT;
-      if (content === value.textContent) {
-        continue;
-      }
-      value.textContent = content;
-      if (isSigned) {
-        value.dataset.sign = signOf(content);
-      }
-    }
-    this.#writeAge(row, isLive);
-    if (row && (row.lot ?? null) !== this.#lot) {
-      this.#showTape();
-    }
-    if (row) {
-      this.#chart.addVwap(row.vwap);
-    }
-  }
-
-  #writeAge(row, isLive) {
-    const since = row?.tradedAt ? age(performance.now() - row.tradedAt) : "";
-    this.#place.querySelector(".since").textContent = row === undefined ? "no trade yet"
-      : isLive ? `${since} ago` : `stale · ${since} old`;
   }
 
   #sample() {
@@ -126,6 +86,5 @@ export class SymbolView {
     if (row?.quote) {
       this.#spread.sample(row, this.#market.isQuoteLive(row));
     }
-    this.#writeAge(row, row !== undefined && this.#market.isLive(row));
   }
 }

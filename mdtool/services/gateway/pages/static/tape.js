@@ -16,8 +16,17 @@ export class Tape {
   #decimals = 0;
   #lot = null;
 
-  constructor(body, connection) {
-    this.#body = body;
+  constructor(place, connection) {
+    const table = document.createElement("table");
+    const head = table.createTHead().insertRow();
+    for (const name of ["time, UTC", "price", "size"]) {
+      const cell = document.createElement("th");
+      cell.scope = "col";
+      cell.textContent = name;
+      head.append(cell);
+    }
+    place.append(table);
+    this.#body = table.createTBody();
     this.#connection = connection;
   }
 
