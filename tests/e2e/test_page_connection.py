@@ -144,6 +144,8 @@ async def test_the_dashboard_goes_on_whatever_a_server_sends():
         age = "document.querySelector('.row[data-symbol=LATER] .age').textContent"
         assert await tab.run(age) in {"< 1 s", *(f"{seconds} s" for seconds in range(1, 60))}
         await tab.until("document.querySelector('#rate').textContent.includes('updates/s')")
+        server.tell("health", {"aggregator": {"connected": True}, "ticks": "many"})
+        await tab.until("document.querySelector('#service-aggregator')?.dataset.state === 'ready'")
         assert "to screen" not in await tab.text("#rate")
         assert tab.complaints == []
 

@@ -82,7 +82,7 @@ export class Services {
     const health = this.#connection.isConnected ? this.#health : null;
     if (health !== null) {
       const { status, aggregator, quotes, vwap, store, sender, receiver } = health;
-      const parts = { aggregator, quotes: quotes.source, vwap, store, sender, receiver };
+      const parts = { aggregator, quotes: quotes?.source, vwap, store, sender, receiver };
       for (const [name, part] of Object.entries(parts)) {
         if (part?.connected) {
           this.#seen.add(name);
