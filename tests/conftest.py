@@ -57,6 +57,24 @@ def _shared_state_stays():
     assert sorted(name for name in names if before.get(name) != after.get(name)) == []
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_errors_of_other_tests():
+    """Keep out of a test's log what gRPC had left for the event loop of a test before.
+
+    Its queue of events is one for the process, and whichever loop runs takes them.
+    """
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        is_left = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        return not (is_left and "PollerCompletionQueue._handle_events" in record.getMessage())
+
+    log = logging.getLogger("asyncio")
+    log.addFilter(is_ours)
+    yield
+    log.removeFilter(is_ours)
+
+
 @pytest.fixture
 def root_logger():
     """The root logger, without handlers but those that the test has added; given back as it was."""
