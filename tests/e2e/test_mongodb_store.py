@@ -7,11 +7,13 @@ import itertools
 import socket
 import threading
 
+import bson
 import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
 import dns.rrset
+import numpy as np
 import pymongo
 import pytest
 
@@ -130,6 +132,55 @@ def test_whichever_write_of_a_step_fails_the_step_enters_once(proxy, url, failur
         for each in range(number + 1):
             store.write(whole_step(each))
     assert contents(url, number + 1) == contents(undisturbed, number + 1)
+
+
+class DiedError(Exception):
+    """A writer ends in the middle of a step."""
+
+
+def finished_by_another(database, change, monkeypatch):
+    """Commit a change whose writer dies then; return the largest document, and what is applied."""
+    applied, really_apply = [], commits.apply
+
+    def die(*_):
+        raise DiedError
+
+    def record(database, number, change):
+        applied.append(change)
+        really_apply(database, number, {})
+
+    writer, other = commits.Commits("here"), commits.Commits("here")
+    writer.create(database)
+    head = writer.settled(database)
+    monkeypatch.setattr(commits, "apply", die)
+    with pytest.raises(DiedError):
+        writer.commit(database, head, change)
+    documents = [*database.parts.find(), *database.market.find()]
+    monkeypatch.setattr(commits, "apply", record)
+    monkeypatch.setattr(commits, "_PATIENCE_S", 0)
+    assert other.settled(database).number == head.number + 1
+    monkeypatch.setattr(commits, "apply", really_apply)
+    assert list(database.parts.find()) == []
+    assert "payload" not in database.market.find_one()
+    (only,) = applied
+    return max(len(bson.encode(each)) for each in documents), only
+
+
+def test_a_change_of_any_size_is_joined_from_its_parts(database, monkeypatch):
+    monkeypatch.setattr(commits, "_PART_BYTES", 1_000)
+    around = len(bson.encode({"trades": b""}))
+    for size in (500, 999, 1_000, 1_001, 1_999, 2_000, 2_001, 3_000, 7_654):
+        change = {"trades": bytes(n % 251 for n in range(size - around))}
+        largest, applied = finished_by_another(database, change, monkeypatch)
+        assert applied == change
+        assert largest < 2_000
+
+
+def test_a_change_that_is_larger_than_a_document_may_be_is_joined_too(database, monkeypatch):
+    change = {"trades": np.random.default_rng(0).bytes(20 << 20)}
+    largest, applied = finished_by_another(database, change, monkeypatch)
+    assert applied == change
+    assert largest < 16 << 20
 
 
 def test_a_silent_server_times_out_and_is_used_again():
