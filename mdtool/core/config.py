@@ -202,6 +202,12 @@ def load_tables(name: str) -> Mapping[str, Any]:
     return table
 
 
+def section_place(name: str, key: str) -> str:
+    """Return the file and the name of one named section, `[NAME.KEY]`, for a message."""
+    path = _table(name)[1]
+    return f"[{name}.{key}]" if path is None else f"{path}: [{name}.{key}]"
+
+
 def load_table(cls: type[T], name: str, key: str, given: object) -> T:
     """Return the settings of one named section, `[NAME.KEY]`.
 
@@ -210,17 +216,17 @@ def load_table(cls: type[T], name: str, key: str, given: object) -> T:
     ConfigError
         As `load` does.
     """
-    where = f"[{name}.{key}]"
+    section = section_place(name, key)
     if not isinstance(given, dict):
-        raise ConfigError(f"{where}: expects a section of its own")
+        raise ConfigError(f"{section}: expects a section of its own")
     types = field_types(cls)
     values = {}
     for written, value in given.items():
         field = written.replace("-", "_")
-        place = f"{where} {written}"
+        where = f"{section} {written}"
         if field not in types:
-            raise ConfigError(f"{place}: no such setting{_nearest(written, types)}")
-        values[field] = _in_range(cls, field, _typed(types[field], value, place), place)
+            raise ConfigError(f"{where}: no such setting{_nearest(written, types)}")
+        values[field] = _in_range(cls, field, _typed(types[field], value, where), where)
     return cls(**values)
 
 

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, fields
 from typing import Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
+from mdtool.core.config import section_place
 from mdtool.core.errors import ConfigError, MdtoolError
 
 ALL: Final = "*"
@@ -324,7 +325,7 @@ class Roles:
                     self._certified[name] = Globs(_names(_CERTIFICATES, given.pop(_CERTIFICATES)))
                 self._grants[name] = Grant.parse(given)
             except GrantError as error:
-                raise ConfigError(f"[roles.{name}] {error}") from error
+                raise ConfigError(f"{section_place('roles', name)} {error}") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._grants

@@ -16,7 +16,15 @@ from typing import Any, Final, NamedTuple
 
 from mdtool.core import reloading
 from mdtool.core.addresses import parse_address
-from mdtool.core.config import SECTIONS, did_you_mean, load, load_table, load_tables, setting
+from mdtool.core.config import (
+    SECTIONS,
+    did_you_mean,
+    load,
+    load_table,
+    load_tables,
+    section_place,
+    setting,
+)
 from mdtool.core.errors import ConfigError, MdtoolError, StartupError
 
 log = logging.getLogger(__name__)
@@ -84,7 +92,8 @@ def load_tls(service: str) -> TlsConfig:
     tables = load_tables(SECTION)
     for name in tables:
         if name not in SECTIONS:
-            raise ConfigError(f"[{SECTION}.{name}]: no such service{did_you_mean(name, SECTIONS)}")
+            where = section_place(SECTION, name)
+            raise ConfigError(f"{where}: no such service{did_you_mean(name, SECTIONS)}")
     if service not in tables:
         return config
     given = tables[service]

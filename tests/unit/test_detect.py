@@ -259,5 +259,5 @@ def test_the_first_pattern_that_fits_a_symbol_holds(tmp_path, monkeypatch):
     assert rules.rows["band"][rules.find("ESM4")] == 0.02
     assert rules.rows["warm_up"][rules.find("CLX5")] == 7
     path.write_text('[detect."ES*"]\nbend = 1\n')
-    with pytest.raises(ConfigError, match="bend"):
+    with pytest.raises(ConfigError, match=r"mdtool.toml: \[detect.ES\*\] bend: no such setting"):
         load_rules()

@@ -42,9 +42,12 @@ def test_a_service_has_settings_of_its_own(certificates):
     [
         (
             "[tls.gatway]\ncert = 'a.pem'",
-            r"\[tls.gatway\]: no such service; did you mean 'gateway'",
+            r"mdtool.toml: \[tls.gatway\]: no such service; did you mean 'gateway'",
         ),
-        ("[tls.gateway]\ncret = 'a.pem'", r"\[tls.gateway\] cret: no such setting; did you mean"),
+        (
+            "[tls.gateway]\ncret = 'a.pem'",
+            r"mdtool.toml: \[tls.gateway\] cret: no such setting; did you mean",
+        ),
         ("[tls]\ncret = 'a.pem'", r"\[tls\] cret: no such setting; did you mean 'cert'"),
         ("[tls]\nclient-ca = 'a.pem'", r"\[tls\] client-ca: is used with a certificate; set cert"),
         ("[tls]\nkey = 'a.pem'", r"\[tls\] key: is used with a certificate; set cert"),

@@ -216,7 +216,7 @@ def test_the_latest_alert_of_a_symbol_is_shown_whether_it_comes_before_its_price
     look = Look(UNICODE, is_ascii=False, now_s=1.0, columns=GATEWAY_COLUMNS)
     drawn = draw(quotes, Connection("a", is_live=True), Selection(), look, (80, 10))
     shown = [line.plain.split() for line in drawn]
-    assert shown[2][:3] == ["symbol▲", "price", "alert"]
+    assert shown[2][:5] == ["symbol▲", "price", "change", "%", "alert"]
     assert any(row[:1] == ["A"] and "jump" in row for row in shown)
     assert any(row[:1] == ["B"] and "burst" in row for row in shown)
 

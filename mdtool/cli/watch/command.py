@@ -88,7 +88,9 @@ def watch(
     feed = (GatewayStreamClient if is_gateway else VwapFeedClient)(where, selected, token)
     if not is_table:
         if columns is not None:
-            raise UsageError("--columns: are those of the table; lines have all")
+            raise UsageError(
+                "--columns: chooses columns of the table, which needs a terminal and no --plain"
+            )
         print_lines(feed, plain_line if plain else None)
     from mdtool.cli.screen import show
     from mdtool.cli.watch.drawing import COLUMNS, GATEWAY_COLUMNS, named_columns

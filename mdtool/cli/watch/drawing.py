@@ -346,9 +346,9 @@ COLUMNS: Final[Sequence[tuple[Column, int]]] = (
 
 
 GATEWAY_COLUMNS: Final = (
-    *COLUMNS[:3],
+    *COLUMNS[:4],
     (Column("alert", 10, _alert, is_left=True, most=16), 2),
-    *COLUMNS[3:],
+    *COLUMNS[4:],
 )
 """Those of a gateway's stream, which has alerts."""
 
