@@ -100,7 +100,7 @@ async def metrics_served(
     async def ready(_request: web.Request) -> web.Response:
         if is_ready():
             return web.json_response({"status": "ok"})
-        return web.json_response({"status": "stopping"}, status=503)
+        return web.json_response({"status": "unavailable"}, status=503)
 
     app = web.Application()
     app.router.add_get(PATH, answer)

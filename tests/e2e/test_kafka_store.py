@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 
 import pytest
 
 from mdtool.adapters.stores import open_history
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.store.bus import BusStore
 from tests.support.commands import completed
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
-from tests.support.services import service
+from tests.support.postgres_servers import postgres_server
+from tests.support.services import running, service
 from tests.support.waiting import wait_until
 
 TICKS = 20_000
@@ -108,6 +112,23 @@ def test_a_store_that_another_process_uses_is_rejected(kafka, tmp_path):
         second = completed("store", "--bus", bus, "--store", store)
     assert second.returncode == 3
     assert "trades.db" in second.stderr.decode()
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(kafka, caplog):
+    async def store():
+        async with running(BusStore(url_of(kafka), url, AggregatorConfig())):
+            return True
+
+    with postgres_server() as server:
+        url = server.new_url()
+        server.kill()
+        stopped, storing = (asyncio.create_task(store()) for _ in range(2))
+        await asyncio.to_thread(wait_until, lambda: caplog.text.count("; waiting for it") == 2)
+        stopped.cancel()
+        await asyncio.wait({stopped})
+        assert stopped.cancelled()
+        server.start()
+        assert await storing
 
 
 @pytest.mark.parametrize("more", [["file.dbn"], ["--stream-id", "name"]])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -25,6 +26,7 @@ from tests.support.processes import ChildProcess
 from tests.support.store_proxies import MongoProxy, PostgresProxy
 from tests.support.stores import MS, NOON_NS, STORES, step, until_taken
 from tests.support.stream_writer import RUN_FRAMES, SYMBOLS, frames
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -176,6 +178,35 @@ async def test_an_aggregator_serves_on_while_its_server_is_gone(mortal_server):
     with open_history(url) as reader:
         assert [each.trade_count for each in reader.symbols()] == [2]
         assert reader.recount() == []
+
+
+async def test_an_aggregator_waits_for_a_server_that_is_not_there_yet(
+    mortal_server, free_port, caplog
+):
+    url = mortal_server.new_url()
+    mortal_server.kill()
+
+    async def serve():
+        async with aggregator(store=url, metrics_port=free_port) as service:
+            assert await status("readyz") == 200
+            await service.send(message(0, [tick(100)], ["AAPL"]))
+
+    async def status(path):
+        async with aiohttp.request("GET", f"http://127.0.0.1:{free_port}/{path}") as response:
+            return response.status
+
+    serving = asyncio.create_task(serve())
+    await asyncio.to_thread(wait_until, lambda: "; waiting for it" in caplog.text)
+    assert (await status("livez"), await status("readyz"), await status("metrics")) == (
+        200,
+        503,
+        200,
+    )
+    assert PASSWORD not in caplog.text
+    mortal_server.start()
+    await serving
+    with open_history(url) as reader:
+        assert [each.trade_count for each in reader.symbols()] == [1]
 
 
 async def test_a_gateway_serves_the_history_of_a_server(url):

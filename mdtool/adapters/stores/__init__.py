@@ -8,7 +8,16 @@ from typing import Any, Final
 from mdtool.adapters.stores.port import Care, Store, TradeHistory
 from mdtool.core.errors import ConfigError, UsageError
 
-__all__ = ["SCHEMES", "Care", "Store", "TradeHistory", "open_care", "open_history", "open_store"]
+__all__ = [
+    "SCHEMES",
+    "Care",
+    "Store",
+    "TradeHistory",
+    "is_remote",
+    "open_care",
+    "open_history",
+    "open_store",
+]
 
 SCHEMES: Final = {
     "sqlite": "mdtool.adapters.stores.sqlite",
@@ -20,6 +29,11 @@ SCHEMES: Final = {
 
 One of a store without tools of its own has a class `Care` too.
 """
+
+
+def is_remote(url: str) -> bool:
+    """Return whether a store is in a server, which may be unavailable while all is well here."""
+    return url.partition(":")[0] != "sqlite"
 
 
 def open_store(url: str) -> Store:

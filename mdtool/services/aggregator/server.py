@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mdtool.adapters import rpc
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.local_rpc import LocalServer
+from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.core.config import load
 from mdtool.core.lifecycle import Started, first_error, until_stopped
 from mdtool.core.tls import server_tls
@@ -28,6 +29,7 @@ from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.services.client import Admission
 from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
+from mdtool.services.store.awaited import Awaited
 from mdtool.services.store.config import StoreConfig
 from mdtool.services.store.retention import retained
 
@@ -38,6 +40,13 @@ log = logging.getLogger(__name__)
 
 _FINISH_S: Final = 3.0
 """How long the store may take, once the service stops, for what is not committed yet."""
+
+
+class _Parts(NamedTuple):
+    """What there is once the market is restored."""
+
+    live: LiveMarket
+    store: StoreThread | None
 
 
 class Aggregator:
@@ -58,6 +67,7 @@ class Aggregator:
         self._local = local
         self.market = new_market(config)
         self.subscribers = Subscribers()
+        self._parts: _Parts | None = None
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled; then drain, end the readers' calls, and soon after the others'.
@@ -69,7 +79,8 @@ class Aggregator:
         StartupError
             When the address cannot be listened on, or the store is claimed by another process.
         StoreError
-            When the store cannot be opened, or can store no more.
+            When the store cannot be opened, or can store no more; a server that is unavailable is
+            waited for.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -85,6 +96,13 @@ class Aggregator:
             max_calls=config.max_calls,
             tls=server_tls(self.name),
             security=security,
+        )
+        metrics = await stack.enter_async_context(
+            metrics_served(
+                config.metrics_port,
+                lambda: self._measures(server.admission),
+                is_ready=lambda: self._parts is not None and not server.is_stopping,
+            )
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         store = await self._restored(stack)
@@ -105,13 +123,6 @@ class Aggregator:
         address = server.bind(self._config.host, self._config.port)
         if self._config.socket:
             await stack.enter_async_context(LocalServer(self._config.socket, servicer))
-        metrics = await stack.enter_async_context(
-            metrics_served(
-                config.metrics_port,
-                lambda: self._measures(live, store, server.admission),
-                is_ready=lambda: not server.is_stopping,
-            )
-        )
         await stack.enter_async_context(server)
         stack.callback(live.close)
         await server.set_health(rpc.SERVICE.full_name, True)
@@ -119,6 +130,7 @@ class Aggregator:
             stack.enter_context(self._local.offering(ServedMarket(live, address)))
         keep = load(StoreConfig, "store", {}).keep
         await stack.enter_async_context(retained(config.store, keep, config.session))
+        self._parts = _Parts(live, store)
         started({"grpc": address, **metrics})
 
         async def drain(duration_s: float) -> None:
@@ -127,11 +139,12 @@ class Aggregator:
 
         await until_stopped(self.name, drain)
 
-    def _measures(
-        self, live: LiveMarket, store: StoreThread | None, admission: Admission
-    ) -> Iterator[Metric]:
+    def _measures(self, admission: Admission) -> Iterator[Metric]:
         from mdtool.services import families
 
+        if self._parts is None:
+            return
+        live, store = self._parts
         market, committer = self.market, live.committer
         yield from families.ticks(counts_of(market))
         yield families.gauge("mdtool_symbols", len(market.symbols))
@@ -149,12 +162,23 @@ class Aggregator:
             yield families.gauge("mdtool_store_writable", committer.is_writable)
 
     async def _restored(self, stack: contextlib.AsyncExitStack) -> StoreThread | None:
-        """Open the store, if there is one, and restore the market from it."""
+        """Open the store, if there is one, as soon as it is available; restore the market."""
         if not self._config.store:
             return None
-        store = await stack.enter_async_context(store_thread(self._config.store))
-        await store.claim()
-        saved = await store.load(self._config.max_streams, self.market.bars.lateness_ns)
+        awaited = Awaited(self._config.store)
+        while True:
+            try:
+                return await self._restore(stack)
+            except StoreUnavailableError as error:
+                pause_s = awaited.pause_s(error)
+            await asyncio.sleep(pause_s)
+
+    async def _restore(self, stack: contextlib.AsyncExitStack) -> StoreThread:
+        async with contextlib.AsyncExitStack() as opened:
+            store = await opened.enter_async_context(store_thread(self._config.store))
+            await store.claim()
+            saved = await store.load(self._config.max_streams, self.market.bars.lateness_ns)
+            await stack.enter_async_context(opened.pop_all())
         self.market.restore(saved)
         log.info(
             "%s: restored %s and %s",

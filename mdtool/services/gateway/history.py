@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 
 from mdtool.adapters.market import UnansweredError, UnavailableError, UnknownSymbolError
-from mdtool.adapters.stores import open_history
+from mdtool.adapters.stores import is_remote, open_history
 from mdtool.adapters.stores.errors import (
     StoreError,
     StoreInterruptedError,
@@ -47,8 +47,6 @@ _INTERRUPT_EVERY_S: Final = 0.02
 """An interrupt between two statements of one request ends nothing, and is repeated."""
 _CLOSE_S: Final = 1.0
 """How long threads may take to end; one that hangs in the kernel ends with the process."""
-_LOCAL: Final = ("sqlite:",)
-"""Stores that are files, before which no retry or circuit breaker belongs."""
 
 
 class Range(NamedTuple):
@@ -99,7 +97,7 @@ class History:
     def __init__(self, config: GatewayConfig) -> None:
         self._readers = Readers(config.store)
         self._timeout_s = config.timeout_ms / 1_000
-        of = Upstream.local if config.store.startswith(_LOCAL) else Upstream.remote
+        of = Upstream.remote if is_remote(config.store) else Upstream.local
         self.upstream = of(f"store {self._readers.address}", config)
         self.lost_because: str | None = "not checked yet"
         self._stream_ids: dict[int, str] = {}

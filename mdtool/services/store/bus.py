@@ -36,7 +36,7 @@ from mdtool.adapters.kafka.topics import (
     watched,
 )
 from mdtool.adapters.stores import Store, open_store
-from mdtool.adapters.stores.errors import StoreError
+from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.core.lifecycle import Started
 from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Frames, TradeRun
@@ -46,6 +46,7 @@ from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.services.aggregator.storage import StoreSize
 from mdtool.services.kafka_reading import KafkaReading
 from mdtool.services.metrics import metrics_served
+from mdtool.services.store.awaited import Awaited
 from mdtool.services.store.retention import retained
 from mdtool.services.store.writer import MarketWriter
 from mdtool.wire.batches import BatchError
@@ -109,7 +110,7 @@ class BusStore:
         StartupError
             When Kafka cannot be reached, or another process holds the store.
         StoreError
-            When the store cannot be written any more.
+            When the store cannot be written any more; a server that is unavailable is waited for.
         PeerError
             When a topic was deleted.
         """
@@ -124,7 +125,9 @@ class BusStore:
         async with (
             watched(topics),
             retained(self._url, self._keep, self._config.session),
-            metrics_served(self._metrics_port, reader.measures) as metrics,
+            metrics_served(
+                self._metrics_port, reader.measures, is_ready=lambda: reader.is_open
+            ) as metrics,
         ):
             await run_in_thread(str(self._address), lambda: reader.run(ready), reader.stop)
 
@@ -152,6 +155,11 @@ class _TicksReader:
         self._reading = KafkaReading()
         self._size: StoreSize | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the store was opened."""
+        return self._size is not None
+
     def stop(self) -> None:
         """End `run` after the step that is being written."""
         self._stopping.set()
@@ -171,8 +179,14 @@ class _TicksReader:
         StoreError
             When the store cannot be written any more.
         """
-        with open_store(self._url) as store, contextlib.closing(self._consumer()) as reader:
-            writer = MarketWriter(store, self._config)
+        with (
+            contextlib.ExitStack() as stack,
+            contextlib.closing(self._consumer()) as reader,
+        ):
+            opened = self._opened(stack)
+            if opened is None:
+                return
+            store, writer = opened
             self._size = StoreSize(store)
             self._restore_partitions(store, writer.market)
             self._check_topic(store, writer)
@@ -192,6 +206,20 @@ class _TicksReader:
         yield from self._reading.measures()
         if self._size is not None:
             yield from self._size.measures()
+
+    def _opened(self, stack: contextlib.ExitStack) -> tuple[Store, MarketWriter] | None:
+        """Open the store as soon as it is available, None when stopped before."""
+        awaited = Awaited(self._url)
+        while not self._stopping.is_set():
+            try:
+                with contextlib.ExitStack() as attempt:
+                    store = attempt.enter_context(open_store(self._url))
+                    writer = MarketWriter(store, self._config)
+                    stack.enter_context(attempt.pop_all())
+                    return store, writer
+            except StoreUnavailableError as error:
+                self._stopping.wait(awaited.pause_s(error))
+        return None
 
     def _write(self, writer: MarketWriter, changes: Sequence[Change]) -> bool:
         """Write changes and count them; return whether they are written."""
