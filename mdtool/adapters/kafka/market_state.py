@@ -8,16 +8,20 @@ missing between two transactions; older ones are on the topic of bars.
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mdtool.adapters.kafka.records import OFFSET, TOTALS, Aggregates, RecordError
 from mdtool.engine.saved_state import SESSION_LENGTH
 
 _BAR: Final = struct.Struct("<11q")
 _MAX_NS: Final = 2**63 - 1
+_ROOM: Final = 8
+"""Bars that a series has room for at least, once it has some."""
 
 
 class BarRow(NamedTuple):
@@ -35,32 +39,72 @@ class BarRow(NamedTuple):
 
 
 class Series:
-    """The newest closed bars of a symbol and length."""
+    """The newest closed bars of a symbol and length, as columns in the order of their starts."""
 
-    __slots__ = ("_rows", "_starts")
+    __slots__ = ("_begin", "_columns", "_end", "_last")
 
     def __init__(self) -> None:
-        self._rows: dict[int, BarRow] = {}
-        self._starts: list[int] = []
+        self._columns = np.empty((len(BarRow._fields), 0), np.int64)
+        self._begin = self._end = 0
+        self._last = -1
+        """The newest start, which most bars are, or are behind."""
 
     def put(self, row: BarRow, keep: int) -> None:
-        """Insert a bar in order, or replace the one with the same start."""
-        if row.start not in self._rows:
-            insort(self._starts, row.start)
-            if len(self._starts) > keep:
-                del self._rows[self._starts.pop(0)]
-                if row.start < self._starts[0]:
-                    return
-        self._rows[row.start] = row
+        """Insert a bar in order, or replace the one with the same start; drop the oldest."""
+        if row.start == self._last:
+            self._columns[:, self._end - 1] = row
+            return
+        starts = self._starts()
+        at = len(starts) if row.start > self._last else int(np.searchsorted(starts, row.start))
+        if at < len(starts) and starts[at] == row.start:
+            self._columns[:, self._begin + at] = row
+            return
+        if len(starts) == keep:
+            if at == 0:
+                return
+            self._begin += 1
+            at -= 1
+        if self._end == self._columns.shape[1]:
+            self._make_room()
+        place = self._begin + at
+        self._columns[:, place + 1 : self._end + 1] = self._columns[:, place : self._end]
+        self._columns[:, place] = row
+        self._end += 1
+        self._last = max(self._last, row.start)
 
     def get(self, start: int) -> BarRow | None:
         """Return the bar with this start."""
-        return self._rows.get(start)
+        at = self._place(start)
+        if at == self._end or self._columns[0, at] != start:
+            return None
+        return BarRow(*self._columns[:, at].tolist())
 
     def before(self, end: int, limit: int) -> list[BarRow]:
         """Return the newest bars that start before `end`, newest first."""
-        stop = bisect_left(self._starts, end)
-        return [self._rows[start] for start in reversed(self._starts[max(0, stop - limit) : stop])]
+        stop = self._place(end)
+        return self._rows(max(self._begin, stop - limit), stop)[::-1]
+
+    def since(self, start: int, end: int, limit: int) -> list[BarRow]:
+        """Return the oldest bars that start at `start` or later and before `end`, oldest first."""
+        first = self._place(start)
+        return self._rows(first, min(self._place(end), first + limit))
+
+    def _starts(self) -> NDArray[np.int64]:
+        return self._columns[0, self._begin : self._end]
+
+    def _place(self, start: int) -> int:
+        return self._begin + int(np.searchsorted(self._starts(), start))
+
+    def _rows(self, begin: int, end: int) -> list[BarRow]:
+        return [BarRow(*row) for row in self._columns[:, begin:end].T.tolist()]
+
+    def _make_room(self) -> None:
+        """Move the bars to the front of new columns, with room for an eighth more of them."""
+        held = self._columns[:, self._begin : self._end]
+        count = held.shape[1]
+        columns = np.empty((len(held), count + max(_ROOM, count // 8)), np.int64)
+        columns[:, :count] = held
+        self._columns, self._begin, self._end = columns, 0, count
 
 
 @dataclass(slots=True)
@@ -207,8 +251,13 @@ class MarketState:
 
     def bars_since(self, symbol: str, length: int, limit: int, since_ns: int) -> list[BarRow]:
         """Return at most `limit` bars that start at `since_ns` or later, oldest first."""
-        rows = self.bars(symbol, length, _MAX_NS, 0)
-        return [row for row in reversed(rows) if row.start >= since_ns][:limit]
+        opened = self.open_bars(symbol, length)
+        rows = [row for row in reversed(opened) if row.start >= since_ns]
+        series = self._closed.get((symbol, length))
+        if series is not None:
+            end = min((row.start for row in opened), default=_MAX_NS)
+            rows = series.since(since_ns, end, limit) + rows
+        return rows[:limit]
 
     def _finish(self, partition: int) -> None:
         """Apply the records of a complete transaction of a partition."""
