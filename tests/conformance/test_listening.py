@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 from pathlib import Path
@@ -133,9 +134,7 @@ LIVE = {
 
 
 @pytest.mark.parametrize("name", {**SERVICES, **LIVE})
-async def test_connections_that_are_reset_before_they_are_accepted_disturb_nobody(name):
-    errors = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+async def test_connections_that_are_reset_before_they_are_accepted_disturb_nobody(name, caplog):
     async with running({**SERVICES, **LIVE}[name]("127.0.0.1")) as service:
         for address in service.addresses.values():
             for _ in range(20):
@@ -145,7 +144,7 @@ async def test_connections_that_are_reset_before_they_are_accepted_disturb_nobod
             for _ in range(100):  # turns of the loop, in which they are accepted
                 await asyncio.sleep(0)
             assert await reachable(address)
-    assert errors == []
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 class Echo(asyncio.Protocol):

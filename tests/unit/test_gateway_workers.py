@@ -113,7 +113,7 @@ def test_requests_elsewhere_count_against_a_clients_rate():
     other.client("192.0.2.2").spend_request()
     with pytest.raises(LimitError):
         other.client("192.0.2.1").spend_request()
-    assert list(others_usage.news()) == ["requests"]
+    assert list(others_usage.news()) == ["default/requests"]
 
 
 def test_what_was_heard_of_others_is_no_news_of_ones_own():
@@ -123,7 +123,7 @@ def test_what_was_heard_of_others_is_no_news_of_ones_own():
     one.client("192.0.2.1").spend_upstream()
     one.client("192.0.2.1").reserve_upstream()
     news = its_usage.news()
-    assert news == {"upstream": {"192.0.2.1": 2}}
+    assert news == {"default/upstream": {"192.0.2.1": 2}}
     others_usage.apply(0, news)
     assert others_usage.news() == {}
 
@@ -146,7 +146,7 @@ def test_connections_elsewhere_count_until_they_close_or_their_worker_ends():
     others_usage.apply(0, its_usage.news())
     assert len(other) == 0
     with connected(one, "192.0.2.1"), connected(one, "192.0.2.1"):
-        others_usage.apply(0, its_usage.open())
+        others_usage.apply(0, its_usage.held())
         others_usage.forget(0)
         with connected(other, "192.0.2.1"):
             assert len(other) == 1

@@ -92,7 +92,8 @@ class Commits:
         names = set(database.list_collection_names())  # before: the document is a store's first
         if database.market.find_one(STORE, {"_id": 1}) is None:
             others = sorted(each for each in names - {"market"} if not each.startswith("system."))
-            if others or database.market.find_one({}, {"_id": 1}) is not None:
+            foreign = {"_id": {"$ne": STORE["_id"]}}  # the store's may have been created meanwhile
+            if others or database.market.find_one(foreign, {"_id": 1}) is not None:
                 raise StoreFormatError(
                     f"{self._address}: has other collections than those of a store "
                     f"({', '.join(others or ['market'])}); name another database"
