@@ -61,10 +61,14 @@ class Client:
     async def close_all(cls):
         """Close the clients of a test."""
         while cls.opened:
-            writer = cls.opened.pop().writer
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await cls.opened[-1].close()
+
+    async def close(self):
+        """Close it."""
+        self.opened.remove(self)
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
 
     async def reply(self):
         """Return the next reply, None once the server has closed."""
@@ -102,7 +106,10 @@ class Client:
 
 async def send(address, data):
     client = await Client.connect(address)
-    return await client.finish(data)
+    try:
+        return await client.finish(data)
+    finally:
+        await client.close()
 
 
 def prices(ledger):
