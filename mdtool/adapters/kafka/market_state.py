@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mdtool.adapters.kafka.records import OFFSET, TOTALS, Aggregates, RecordError
 from mdtool.engine.saved_state import SESSION_LENGTH
@@ -54,19 +53,17 @@ class Series:
         if row.start == self._last:
             self._columns[:, self._end - 1] = row
             return
-        starts = self._starts()
-        at = len(starts) if row.start > self._last else int(np.searchsorted(starts, row.start))
-        if at < len(starts) and starts[at] == row.start:
-            self._columns[:, self._begin + at] = row
+        place = self._end if row.start > self._last else self._place(row.start)
+        if place < self._end and self._columns[0, place] == row.start:
+            self._columns[:, place] = row
             return
-        if len(starts) == keep:
-            if at == 0:
+        if self._end - self._begin == keep:
+            if place == self._begin:
                 return
             self._begin += 1
-            at -= 1
         if self._end == self._columns.shape[1]:
+            place -= self._begin
             self._make_room()
-        place = self._begin + at
         self._columns[:, place + 1 : self._end + 1] = self._columns[:, place : self._end]
         self._columns[:, place] = row
         self._end += 1
@@ -89,11 +86,10 @@ class Series:
         first = self._place(start)
         return self._rows(first, min(self._place(end), first + limit))
 
-    def _starts(self) -> NDArray[np.int64]:
-        return self._columns[0, self._begin : self._end]
-
     def _place(self, start: int) -> int:
-        return self._begin + int(np.searchsorted(self._starts(), start))
+        """Return the column of the first bar that starts at `start` or later."""
+        starts = self._columns[0, self._begin : self._end]
+        return self._begin + int(np.searchsorted(starts, start))
 
     def _rows(self, begin: int, end: int) -> list[BarRow]:
         return [BarRow(*row) for row in self._columns[:, begin:end].T.tolist()]
