@@ -184,7 +184,7 @@ class AggregatorClient:
 
     def _wrapped(self, error: grpc.aio.AioRpcError) -> PeerError:
         kind = _ERRORS.get(error.code(), PeerError)
-        details = error.details() or error.code().name.lower()
+        details = rpc.reason(error)
         if kind in {UnknownSymbolError, RefusedError}:
             return kind(details)
         if kind is UnansweredError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -94,6 +95,18 @@ def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Chann
     if tls.config.name:
         options = (*options, ("grpc.ssl_target_name_override", tls.config.name))
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*tls.pem()), options)
+
+
+# Behind "Too many open files", gRPC leaves bytes that are no text, and logs a traceback of that.
+logging.getLogger("grpc._cython.cygrpc").addFilter(
+    lambda record: not str(record.msg).startswith("Invalid encoding")
+)
+
+
+def reason(error: grpc.aio.AioRpcError) -> str:
+    """Return why a call failed, in one line."""
+    details, *_ = (error.details() or "").splitlines() or [""]
+    return details or error.code().name.lower()
 
 
 class Stub:

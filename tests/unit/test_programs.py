@@ -203,6 +203,7 @@ def test_services_keep_their_own_settings(tmp_path, monkeypatch):
         "replay-dbn": 8081,
         "live-gateway": 13000,
         "replay-dbn data": 9090,
+        "live-gateway control": 13001,
     }
 
 
@@ -287,6 +288,18 @@ def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
     assert found["replay-dbn"] == (
         f"replay-dbn --serve --host 127.0.0.1 --port 8081 --data-port 9090 --speed 0 {day}"
     )
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_both_ports_of_a_live_gateway_can_be_any_free_one(day, is_apart):
+    free = {"live_gateway_port": 0, "live_gateway_control_port": 0}
+    with running_of(live=day, only="live-gateway", processes=is_apart, **free) as running:
+        (program,) = running
+        given = {**program.environment, **dict(pairwise(program.command))}
+        together = [f"MDTOOL_SERVE_{name.upper()}" for name in free]
+        names = ["--port", "--control-port"] if is_apart else together
+        first, second = (int(given[name]) for name in names)
+        assert 0 < first != second > 0
 
 
 def test_a_book_alone_and_at_a_speed(day):

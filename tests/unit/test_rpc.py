@@ -13,6 +13,7 @@ from mdtool.core.config import variable
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
+from tests.support.descriptors import no_descriptor_left
 from tests.support.services import running
 from tests.support.waiting import bounded
 
@@ -88,3 +89,13 @@ async def test_a_service_that_answers_late_is_reached():
         host, port = server.sockets[0].getsockname()
         async with bounded():
             assert await position(f"{host}:{port}") == 0
+
+
+async def test_without_descriptors_a_call_fails_with_one_readable_line(caplog, free_port):
+    async with rpc.open_channel(f"127.0.0.1:{free_port}") as channel:
+        call = rpc.Stub(channel).GetStreamPosition
+        request = marketdata_pb2.StreamPositionRequest(stream_id="s")
+        with no_descriptor_left(), pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call(request)
+    assert rpc.reason(failed.value).endswith(": Too many open files")
+    assert caplog.records == []

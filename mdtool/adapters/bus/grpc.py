@@ -175,7 +175,7 @@ class GrpcBus(BaseBus):
             self._set_unavailable("ended the call")
             return
         self._raise_refusal(error)
-        self._set_unavailable(f"was lost ({error.code().name.lower()}: {error.details()})")
+        self._set_unavailable(f"was lost ({error.code().name.lower()}: {rpc.reason(error)})")
 
     def _set_unavailable(self, how: str) -> None:
         if not self._is_unavailable:
@@ -187,5 +187,5 @@ class GrpcBus(BaseBus):
     def _raise_refusal(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() in _REFUSALS:
             raise PeerError(
-                f"{self.peer} refused ({error.code().name.lower()}): {error.details()}"
+                f"{self.peer} refused ({error.code().name.lower()}): {rpc.reason(error)}"
             ) from error

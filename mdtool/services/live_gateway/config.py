@@ -15,6 +15,7 @@ LOOP: Final = "loop"
 FILES_SPEED: Final = 1.0
 STDIN_SPEED: Final = 0.0
 """The speeds at which input is played by default."""
+_LAST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,10 @@ class LiveGatewayConfig:
     tls_key: str | None = setting(
         None, "Private key of --tls-cert; by default in the same file.", example="key.pem"
     )
+
+    @property
+    def port_of_control(self) -> int:
+        """The port of the control API, 0 for any free one."""
+        if self.control_port is not None:
+            return self.control_port
+        return self.port + 1 if 0 < self.port < _LAST_PORT else 0

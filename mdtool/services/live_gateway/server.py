@@ -106,7 +106,7 @@ class LiveGateway:
             control = Control(self._playbacks, self._sessions, self._inject)
             try:
                 async with (
-                    control.listening(_control_port(config), security) as control_address,
+                    control.listening(config.port_of_control, security) as control_address,
                     metrics_served(config.metrics_port, self._measures) as metrics,
                 ):
                     started({"live": server.address, "control": control_address, **metrics})
@@ -177,12 +177,6 @@ def _tls(config: LiveGatewayConfig) -> ServerTls | None:
             raise UsageError("--tls-key: goes with --tls-cert FILE")
         return None
     return ServerTls(TlsConfig(cert=config.tls_cert, key=config.tls_key or ""), "--tls-cert")
-
-
-def _control_port(config: LiveGatewayConfig) -> int:
-    if config.control_port is not None:
-        return config.control_port
-    return config.port + 1 if config.port else 0
 
 
 def _probe(played: Input, config: LiveGatewayConfig) -> None:

@@ -150,3 +150,10 @@ class ServeConfig:
     live_gateway_port: int | None = setting(
         None, "Port of live-gateway, 0 for any free one.", low=0, high=65535, example=13000
     )
+    live_gateway_control_port: int | None = setting(
+        None,
+        "Port of live-gateway's control API, 0 for any free one.",
+        low=0,
+        high=65535,
+        example=13001,
+    )

@@ -85,7 +85,7 @@ async def _of_grpc(address: str) -> str:
                 health_pb2.HealthCheckRequest()
             )
         except grpc.aio.AioRpcError as error:
-            return str(error.details())
+            return rpc.reason(error)
     status = health_pb2.HealthCheckResponse
     return "" if answer.status == status.SERVING else str(status.ServingStatus.Name(answer.status))
 

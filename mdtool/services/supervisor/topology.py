@@ -44,6 +44,8 @@ STORE: Final = "store"
 """The program that, with a bus, stores what is on it, and listens nowhere."""
 DATA_PORT: Final = "replay-dbn data"
 """The endpoint on which replay-dbn streams, besides its HTTP."""
+CONTROL_PORT: Final = "live-gateway control"
+"""The endpoint of the live gateway's control API, besides its sessions."""
 _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
     "gateway": {
         "vwap": "vwap",
@@ -164,6 +166,8 @@ class Topology:
         ports = {f"{name.replace('-', '_')}_port": self.where[name][1] for name in self.order}
         if "replay-dbn" in self.names:
             ports["replay_dbn_data_port"] = self.where[DATA_PORT][1]
+        if LIVE in self.names:
+            ports["live_gateway_control_port"] = self.where[CONTROL_PORT][1]
         return ports
 
     def addresses(self, name: str) -> dict[str, str | int]:
@@ -175,8 +179,8 @@ class Topology:
             given["auth"] = config.auth
         if name == "replay-dbn":
             given["data_port"] = self.where[DATA_PORT][1]
-        if name == LIVE and config.live_gateway_port == 0:
-            given["control_port"] = 0
+        if name == LIVE:
+            given["control_port"] = self.where[CONTROL_PORT][1]
         for setting, endpoint in _PEERS.get(name, {}).items():
             is_on_bus = config.bus and endpoint == "aggregate"
             if _service_of(endpoint) in self.names and not is_on_bus:
@@ -291,7 +295,7 @@ def chosen(config: ServeConfig) -> Collection[str]:
 
 
 def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
-    """Return the host and the port of each service by its settings, and those of `DATA_PORT`."""
+    """Return the host and the port of each service by its settings, and of its second port."""
     found = {}
     for name, cls in SERVICES.items():
         prefix = name.replace("-", "_") + "_"
@@ -300,6 +304,8 @@ def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
         found[name] = (loaded.host, loaded.port)
         if isinstance(loaded, SenderConfig):
             found[DATA_PORT] = (loaded.host, loaded.data_port)
+        if isinstance(loaded, LiveGatewayConfig):
+            found[CONTROL_PORT] = (_LOOPBACK, loaded.port_of_control)
     return found
 
 
