@@ -235,9 +235,7 @@ class MarketState:
         rows = [row for row in opened if row.start < end]
         series = self._closed.get((symbol, length))
         if series is not None:
-            # The topic of bars may have closed a bar that is still open here.
-            end = min(end, *(row.start for row in opened), _MAX_NS)
-            rows += series.before(end, limit)
+            rows += series.before(min(end, _end_of_closed(opened)), limit)
         return rows[:limit]
 
     def past_session(self, symbol: str) -> BarRow | None:
@@ -251,8 +249,7 @@ class MarketState:
         rows = [row for row in reversed(opened) if row.start >= since_ns]
         series = self._closed.get((symbol, length))
         if series is not None:
-            end = min((row.start for row in opened), default=_MAX_NS)
-            rows = series.since(since_ns, end, limit) + rows
+            rows = series.since(since_ns, _end_of_closed(opened), limit) + rows
         return rows[:limit]
 
     def _finish(self, partition: int) -> None:
@@ -279,6 +276,11 @@ class MarketState:
 
 def _row(value: bytes) -> BarRow:
     return BarRow(*_BAR.unpack(value)[2:])
+
+
+def _end_of_closed(opened: Iterable[BarRow]) -> int:
+    """Return where closed bars end: the topic of bars may have closed one that is open here."""
+    return min((row.start for row in opened), default=_MAX_NS)
 
 
 def _merged(longer: BarRow, newest: BarRow) -> BarRow:

@@ -10,13 +10,13 @@ from aiohttp import hdrs, web
 
 from mdtool.core.errors import ConfigError, MdtoolError
 from mdtool.services.http.answers import Handler
+from mdtool.services.http.own_origin import DEFAULT_PORTS, is_own
 
 EVERY_ORIGIN: Final = "*"
 _METHODS: Final = "GET, HEAD, POST"
 _HEADERS: Final = "Authorization, Content-Type"
 _EXPOSED: Final = "Warning, Retry-After, RateLimit, RateLimit-Policy"
 _PREFLIGHT_AGE_S: Final = 600
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+( *, *[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
 _MAX_HEADER_NAMES_CHARS: Final = 1_000
 
@@ -63,15 +63,14 @@ class Origins:
         Parameters
         ----------
         origin, host : str
-            Its headers. The scheme is not compared, for proxies terminate TLS; it only says which
-            port either of them means where it has none.
+            Its headers.
 
         Raises
         ------
         ForeignOriginError
             When its page may not use the gateway.
         """
-        if _is_own(origin, host) or self._allows(origin):
+        if is_own(origin, host) or self._allows(origin):
             return
         self.refused += 1
         raise ForeignOriginError(
@@ -124,22 +123,10 @@ def _requested_headers(request: web.Request) -> str:
     return names if is_valid else _HEADERS
 
 
-def _is_own(origin: str, host: str) -> bool:
-    scheme, _, place = origin.partition("://")
-    return _with_port(place, scheme) == _with_port(host, scheme)
-
-
 def _normalized(origin: str) -> str:
     """Return an origin in lower case and without a port that its scheme implies."""
     scheme, _, place = origin.lower().partition("://")
-    return f"{scheme}://{place.removesuffix(f':{_DEFAULT_PORTS.get(scheme)}')}"
-
-
-def _with_port(place: str, scheme: str) -> str:
-    """Return HOST:PORT in lower case."""
-    has_port = ":" in place.rpartition("]")[2]
-    default = _DEFAULT_PORTS.get(scheme.lower(), "")
-    return place.lower() if has_port else f"{place.lower()}:{default}"
+    return f"{scheme}://{place.removesuffix(f':{DEFAULT_PORTS.get(scheme)}')}"
 
 
 def _parse_origin(text: str) -> str:

@@ -24,6 +24,7 @@ from mdtool.services.http.answers import (
     no_route,
 )
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter, metered
+from mdtool.services.http.own_origin import is_own
 
 _SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _LOCALHOST: Final = "localhost"
@@ -123,6 +124,6 @@ def _check_origin(request: web.Request) -> None:
     ForbiddenError
     """
     origin = request.headers.get(hdrs.ORIGIN)
-    is_foreign = origin is not None and origin.partition("://")[2] != request.host
+    is_foreign = origin is not None and not is_own(origin, request.host)
     if is_foreign and request.method not in _SAFE:
         raise ForbiddenError(f"web pages of {origin} may not control this service")

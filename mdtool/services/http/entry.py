@@ -91,13 +91,14 @@ def enter(
     if security is not None:
         PRINCIPAL.set("")  # the connection's request before this one may have had another
     if security is not None and not policy.is_open:
-        header = _header_of(request, client)
-        if header is not None:
+        headers = request.headers.getall(hdrs.AUTHORIZATION, ())
+        header = ",".join(headers)
+        if header.strip():
             principal = security.recent.get(header)
             if principal is not None:
                 client.adopt(principal)
             else:
-                token = client.bearer([header])
+                token = client.bearer(headers)
                 try:
                     client.authenticate(token)
                 except UnknownKeyError:
@@ -163,17 +164,3 @@ def metered(handler: Handler) -> Handler:
 def _certified(request: web.Request, security: Security) -> Principal | None:
     transport = request.transport
     return None if transport is None else security.certified(peer_certificate(transport))
-
-
-def _header_of(request: web.Request, client: Client) -> str | None:
-    """Return the header of a request that has its token, None where that is absent or empty.
-
-    Raises
-    ------
-    TokenError
-        When there are several.
-    """
-    headers = request.headers.getall(hdrs.AUTHORIZATION, ())
-    if len(headers) > 1:
-        client.bearer(headers)
-    return headers[0] if headers and headers[0].strip() else None
