@@ -19,6 +19,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Any, Final
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.core.errors import MdtoolError
 from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import ANONYMOUS, CERTIFIED, ForbiddenError, Principal
 from mdtool.core.throttle import Throttle
@@ -623,6 +624,41 @@ class Client:
         except LimitError:
             tally.refused += 1
             raise
+
+
+class DismissedError(MdtoolError):
+    """A client's connection is to be closed: its token has expired, for example."""
+
+
+class Dismissal:
+    """Ends a block of the task that serves a client with DismissedError once it is to be closed.
+
+    To close the transport would not do: asyncio goes on to send what is written to one that closes,
+    as long as something that was written before waits for its client.
+    """
+
+    __slots__ = ("_reason", "_task")
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def close(self, _code: int, reason: str) -> None:
+        """As `Client.connected` calls it, again and again; outside of the block nothing happens."""
+        if self._reason is None and self._task is not None:
+            self._reason = reason
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+
+    def __exit__(self, kind: type[BaseException] | None, *_exc_info: object) -> None:
+        task, self._task = self._task, None
+        if self._reason is None or task is None:
+            return
+        is_cancelled = task.uncancel() > 0  # by others, too
+        if kind is asyncio.CancelledError and not is_cancelled:
+            raise DismissedError(self._reason)
 
 
 class ClientLog(logging.LoggerAdapter[logging.Logger]):

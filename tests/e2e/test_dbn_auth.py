@@ -20,6 +20,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.tcp import ReservedPort
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.simulate import Exchange
+from mdtool.services.security import ENDED, Security
 from mdtool.services.send.quotes import QuotePort
 from mdtool.wire.dbn_session import End, FromLive, FromStart, Refused, Resume, encode_request
 from tests.support import live_clients
@@ -164,6 +165,31 @@ async def test_a_revoked_key_ends_its_stream(keys, day, monkeypatch):
             api_keys.revoke(keys.path, "some")
             await receiver.hear(heard)
         assert heard.last == Refused("the token has expired, or is revoked", is_final=True)
+
+
+async def test_nothing_follows_the_end_of_a_revoked_key(keys, tmp_path, monkeypatch):
+    """A receiver that is always a little behind is cut off, too."""
+    keys.configure(monkeypatch)
+    has_ended = asyncio.Event()
+    monkeypatch.setattr("mdtool.services.replay.session._WRITE_AHEAD_BYTES", 1 << 23)
+    monkeypatch.setattr(Security, "note", lambda *noted: ENDED in noted and has_ended.set())
+    orders = b"".join(order(1, MAY_1 + n, "A", "B", 10, 1, n) for n in range(1_000))
+    many = write(tmp_path / "many.dbn", header({"AAPL": {1: IDS["AAPL"]}}, "mbo"), orders * 400)
+    async with bounded(), sender_of(many) as http:
+        headers = {"Authorization": f"Bearer {keys['all']}"}
+        await http.post("/start-streaming", headers=headers)
+        request = encode_request(FromStart(), keys["some"])
+        async with connected(http.data, request) as receiver:
+            heard = await receiver.hear(Heard(), until=1)
+            api_keys.revoke(keys.path, "some")
+            await has_ended.wait()
+            while data := await receiver.reader.read(1 << 14):
+                assert not isinstance(heard.last, Refused)
+                for message in receiver.decoder.feed(data):
+                    heard.add(message)
+                await asyncio.sleep(0)
+    assert heard.last == Refused("the token has expired, or is revoked", is_final=True)
+    assert sum(map(len, heard.records)) < 400_000
 
 
 async def test_a_command_reads_a_sender_with_its_token(sender, keys):

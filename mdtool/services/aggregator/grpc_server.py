@@ -24,7 +24,13 @@ from mdtool.core.permissions import ForbiddenError
 from mdtool.core.tcp import bind, close_all
 from mdtool.core.tls import PeerCertificate, ServerTls, certificate_end
 from mdtool.services.aggregator.reflection import add_reflection
-from mdtool.services.client import Admission, Client, client_address
+from mdtool.services.client import (
+    Admission,
+    Client,
+    Dismissal,
+    DismissedError,
+    client_address,
+)
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.security import Security
 
@@ -233,20 +239,13 @@ class GrpcServer:
         security = self.admission.security
         principal = None if security is None else security.certified(_peer_certificate(context))
         client = self.admission.client(client_address(host), principal)
-        task = asyncio.current_task()
-        assert task is not None
-        ended = ""
-
-        def end(_code: int, reason: str) -> None:
-            nonlocal ended
-            ended = reason
-            task.cancel()
-
-        with contextlib.ExitStack() as stack:
-            try:
+        dismissal = Dismissal()
+        try:
+            with contextlib.ExitStack() as stack:
                 if client.security is not None:
                     await _authenticate(client, context.invocation_metadata() or ())
-                stack.enter_context(client.connected("grpc", end))
+                stack.enter_context(client.connected("grpc", dismissal.close))
+                stack.enter_context(dismissal)
                 call = Call(context, client)
                 if isinstance(request, Message):
                     await call.spend(request, 0)
@@ -254,20 +253,15 @@ class GrpcServer:
                     # Servicers check permissions before they first wait.
                     noting = asyncio.get_running_loop().call_soon(security.note, client, name)
                 yield call
-            except TokenError as error:
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-            except ForbiddenError as error:
-                if security is not None:
-                    noting.cancel()
-                    security.note(client, name, str(error))
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-            except (CapacityError, LimitError) as error:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-            except asyncio.CancelledError:
-                if not ended:
-                    raise
-                task.uncancel()
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, ended)
+        except (TokenError, DismissedError) as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        except ForbiddenError as error:
+            if security is not None:
+                noting.cancel()
+                security.note(client, name, str(error))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except (CapacityError, LimitError) as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     async def __aenter__(self) -> Self:
         await self._server.start()

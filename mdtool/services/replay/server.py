@@ -118,7 +118,7 @@ class ReplaySender:
         client = self._admission.peer(writer.transport)
         session = Session(self._runs, client, reader, writer, self._config.greeting_ms / 1_000)
         try:
-            with client.connected("dbn", lambda _code, reason: session.dismiss(reason)):
+            with client.connected("dbn", session.dismissal.close):
                 self._sessions[session] = None
                 try:
                     await session.serve()

@@ -14,7 +14,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss, peer_name
-from mdtool.services.client import Client
+from mdtool.services.client import Client, Dismissal, DismissedError
 from mdtool.services.dbn_access import ShownRecords, check_records, reads_all
 from mdtool.services.replay.reading import ForwardReader, reading
 from mdtool.services.replay.runs import Run, Runs
@@ -43,6 +43,8 @@ _REQUEST_S: Final = 5.0
 """How long a request may take after its first bytes."""
 _WRITE_AHEAD_BYTES: Final = 1 << 21
 """The write buffer of a receiver that is not reading."""
+_GOODBYE_S: Final = 3.0
+"""How long a receiver that is dismissed may take to read what was written."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,11 @@ class Session:
     greeting_s : float
         How long to wait for a request. After that a receiver is sent everything from the start; a
         request that comes later still counts.
+
+    Attributes
+    ----------
+    dismissal : Dismissal
+        Ends the session once its client is to be closed.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class Session:
         self._reader = reader
         self._writer = writer
         self._greeting_s = greeting_s
+        self.dismissal = Dismissal()
         self._is_plain = False
         self._has_header = False
         notice_loss(writer.get_extra_info("socket"))
@@ -113,7 +121,13 @@ class Session:
     async def serve(self) -> None:
         """Serve the receiver until it has everything, disconnects, or is rejected."""
         try:
-            await self._close(await self._exchange())
+            with self.dismissal:
+                await self._close(await self._exchange())
+        except DismissedError as error:
+            log.warning("receiver %s: dismissed: %s", self._name, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._close(self._failure(str(error)))
         except SpeaksTlsError:
             self._client.report_tls(self._name)
         except MdtoolError as error:
@@ -136,12 +150,6 @@ class Session:
             async with asyncio.timeout(self._greeting_s):
                 await self._read_request()  # unread bytes would reset the connection
         await self._close(Refused(reason, is_final=False))
-
-    def dismiss(self, reason: str) -> None:
-        """End the session with a reason."""
-        if self._has_header:
-            self._writer.write(encode_refused(Refused(reason, is_final=True), time.time_ns()))
-        self._writer.close()
 
     def report(self) -> dict[str, Any]:
         """Return what the status of the sender shows of this receiver, for JSON."""

@@ -29,7 +29,7 @@ from mdtool.core.tcp import listen, notice_loss, stream_protocol
 from mdtool.core.tls import server_tls
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
-from mdtool.services.client import Admission
+from mdtool.services.client import Admission, Dismissal, DismissedError
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.security import Security, keeping_current
 from mdtool.wire.dbn import encode_metadata, encode_records
@@ -58,6 +58,8 @@ _ROUND_S: Final = 0.05
 _BATCHES_AHEAD: Final = 8
 """How many batches may wait until they are due; the source is blocked beyond it."""
 _MAX_RECEIVERS: Final = 64
+_GOODBYE_S: Final = 3.0
+"""How long a receiver that is dismissed may take to read what was written."""
 _REQUEST_S: Final = 5.0
 """How long a receiver may take to request the stream."""
 
@@ -157,14 +159,14 @@ class QuotePort:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         notice_loss(writer.get_extra_info("socket"))
-        client = self._admission.peer(writer.transport)
+        client, dismissal = self._admission.peer(writer.transport), Dismissal()
         try:
-            with client.connected("quotes", lambda _code, _reason: writer.close()):
+            with client.connected("quotes", dismissal.close):
                 token = await _requested(reader)
                 if token is not None:
                     await client.authenticate_now(token)
                 client.check_feed(_FEED)
-                await self._stream(writer, client.principal.access.reader(_FEED))
+                await self._stream(writer, client.principal.access.reader(_FEED), dismissal)
         except (OSError, TimeoutError):
             pass  # the receiver has left, or requested nothing
         except MdtoolError as error:
@@ -175,19 +177,24 @@ class QuotePort:
         finally:
             writer.close()
 
-    async def _stream(self, writer: asyncio.StreamWriter, shown: Reader | None) -> None:
+    async def _stream(
+        self, writer: asyncio.StreamWriter, shown: Reader | None, dismissal: Dismissal
+    ) -> None:
         """Send all quotes that are shown, then those that changed, until the receiver is lost."""
         now_ns = time.time_ns()
         writer.write(encode_metadata(make_metadata(_DATASET, _SCHEMA, now_ns)))
         writer.write(encode_begin(Begin(_STREAM, 0), now_ns))
         sent, named = 0, 0
         try:
-            while True:
-                self._write_changed(writer, sent, named, shown)
-                sent, named = self._round, len(self._changed_in)
-                await writer.drain()
-                if self._round == sent:
-                    await self._has_changed.wait()
+            with dismissal:
+                while True:
+                    self._write_changed(writer, sent, named, shown)
+                    sent, named = self._round, len(self._changed_in)
+                    await writer.drain()
+                    if self._round == sent:
+                        await self._has_changed.wait()
+        except DismissedError as error:
+            await _dismiss(writer, str(error))
         except asyncio.CancelledError:
             self._write_changed(writer, sent, named, shown)
             writer.write(encode_end(End(_STREAM, 0), time.time_ns()))
@@ -296,6 +303,17 @@ async def _requested(reader: asyncio.StreamReader) -> str | None:
     if not isinstance(requests.request, FromLive | FromNext):
         raise PeerError("quotes are streamed from now on: request from=live")
     return requests.token
+
+
+async def _dismiss(writer: asyncio.StreamWriter, reason: str) -> None:
+    """Say why the stream ends, and end the connection of a receiver that does not read in time."""
+    writer.write(encode_refused(Refused(reason, is_final=True), time.time_ns()))
+    writer.close()
+    try:
+        async with asyncio.timeout(_GOODBYE_S):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
 
 
 def _records(quotes: Quotes) -> Records:
