@@ -102,6 +102,11 @@ def invalid(reason: str) -> Failure:
     return Failure(dbn.ErrorCode.INVALID_SUBSCRIPTION, f"{_INVALID}{reason}", is_fatal=True)
 
 
+def deactivated(reason: str) -> Failure:
+    """End the session of a client whose key is not valid any more."""
+    return Failure(dbn.ErrorCode.API_KEY_DEACTIVATED, reason, is_fatal=True)
+
+
 def aged_out() -> Failure:
     """End the session for a replay of records that cannot be read any more."""
     text = f"{_INVALID}start is too old, before the latest records of this stream"

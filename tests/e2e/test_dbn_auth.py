@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import databento_dbn as dbn
 import numpy as np
@@ -20,9 +21,11 @@ from mdtool.core.errors import PeerError
 from mdtool.core.tcp import ReservedPort
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.simulate import Exchange
+from mdtool.services.live_gateway.server import LiveGateway
 from mdtool.services.security import ENDED, Security
 from mdtool.services.send.quotes import QuotePort
 from mdtool.wire.dbn_session import End, FromLive, FromStart, Refused, Resume, encode_request
+from mdtool.wire.live import Start
 from tests.support import live_clients
 from tests.support.book_services import Heard, connected, receiver_of, sender_of
 from tests.support.dbn_files import MAY_1, header, mapping, order, write
@@ -62,6 +65,11 @@ async def heard_by(address, request, token=""):
     async with connected(address, encode_request(request, token)) as receiver:
         heard = await receiver.hear(Heard())
         return heard, receiver.decoder.metadata
+
+
+def replace(path, text):
+    """Give a file of keys another content."""
+    Path(path).write_text(text)
 
 
 def ids(heard):
@@ -341,6 +349,71 @@ class TestLiveGateway:
             assert len(await live_clients.session(address, key=f"{'all':->32}")) == 4
             with pytest.raises(EOFError, match="every symbol"):
                 await live_clients.session(address, key=f"{'some':->32}")
+
+    @pytest.mark.parametrize("left", ["", f"some {'some':->32} all\n"])
+    async def test_a_session_ends_with_its_key(self, tmp_path, roles, left):
+        played = live_clients.trades_apart(tmp_path, 1_000)
+        async with (
+            live_clients.gateway(played, keys=roles, speed=1e-9) as address,
+            live_clients.client(address) as client,
+            live_clients.client(address) as other,
+            live_clients.client(address) as late,
+        ):
+            for each, role in ((client, "some"), (other, "all")):
+                await each.login(f"{role:->32}")
+                each.send(live_clients.wants("AAPL"), Start())
+                await each.until(lambda received: len(received) > 2)
+            replace(roles, "not\n")  # after which the last keys remain
+            replace(roles, f"all {'all':->32} all\n{left}")
+            last = (await client.rest())[-1]
+            assert last.code == dbn.ErrorCode.API_KEY_DEACTIVATED
+            assert last.err == "the key was removed, or has other roles now"
+            with pytest.raises(EOFError, match="unknown key"):
+                await late.login(f"{'plain':->32}")
+            other.send(live_clients.wants("AAPL", id=9))
+            await other.until(lambda received: "request 9" in str(live_clients.texts(received)))
+
+    async def test_a_session_that_reads_nothing_ends_with_its_key(
+        self, tmp_path, roles, monkeypatch
+    ):
+        has_ended, serve = asyncio.Event(), LiveGateway._serve
+
+        async def serve_one(*arguments):
+            await serve(*arguments)
+            has_ended.set()
+
+        monkeypatch.setattr(LiveGateway, "_serve", serve_one)
+        monkeypatch.setattr("mdtool.services.live_gateway.session._CLOSE_S", 0.1)
+        played = live_clients.trades_apart(tmp_path, 1_000)
+        async with (
+            live_clients.gateway(played, keys=roles, at_end="loop") as address,
+            live_clients.client(address, receive_bytes=1 << 14) as client,
+        ):
+            await client.login(f"{'some':->32}")
+            client.send(live_clients.wants("AAPL"), Start())
+            await client.until(lambda received: len(received) > 3)
+            replace(roles, "")
+            await has_ended.wait()
+
+    async def test_its_sessions_are_in_the_audit_log(self, live_trades, keys, roles, tmp_path):
+        path = tmp_path / "audit.jsonl"
+        keys.add_settings(f"[audit]\nfile = {str(path)!r}\n")
+        async with live_clients.gateway(live_trades, keys=roles) as address:
+            for role in ("some", "elsewhere"):
+                request = live_clients.wants("AAPL")
+                await live_clients.session(address, request, key=f"{role:->32}")
+            with pytest.raises(EOFError):
+                await live_clients.session(address, key="x" * 32)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        noted = [(each["principal"], each["what"], each.get("why", "")[:24]) for each in lines]
+        assert noted == [
+            ("some", "enter XNAS.ITCH", ""),
+            ("elsewhere", "enter XNAS.ITCH", ""),
+            ("elsewhere", "subscribe", "none of your roles has f"),
+            ("anonymous", "enter XNAS.ITCH", "authentication failed: u"),
+        ]
+        assert {each["address"] for each in lines} == {"127.0.0.1"}
+        assert "--------" not in path.read_text()
 
     async def test_its_control_needs_rights(self, live_trades, keys, monkeypatch):
         keys.configure(monkeypatch)

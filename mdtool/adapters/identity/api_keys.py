@@ -116,7 +116,7 @@ class ApiKeys:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._stamp: tuple[int, int, int] | None = self._stat()
+        self._stamp = reloading.FileStamp(self.path)
         self._keys = _read(self.path)
         reloading.add(self)
 
@@ -150,10 +150,8 @@ class ApiKeys:
         A file that cannot be read, or is not valid, changes nothing: its error is logged once.
         """
         try:
-            stamp = self._stat()
-            if stamp == self._stamp:
+            if not self._stamp.has_changed():
                 return False
-            self._stamp = stamp
             self._keys = _read(self.path)
         except InputError as error:
             log.warning("%s; the keys read before remain valid", error)
@@ -163,16 +161,7 @@ class ApiKeys:
 
     def read_again(self) -> None:
         """As `Reloadable.read_again`: the next `reload` does, in a thread of its own."""
-        self._stamp = None
-
-    def _stat(self) -> tuple[int, int, int]:
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            return (0, 0, 0)
-        except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}") from error
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        self._stamp.forget()
 
 
 def add(path: Path, key: ApiKey) -> None:

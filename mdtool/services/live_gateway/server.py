@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdtool.adapters.audit import AuditConfig, AuditLog
 from mdtool.adapters.dbn_select import Selection
+from mdtool.adapters.identity.authenticator import POLL_S
 from mdtool.core.batch import Batch
-from mdtool.core.config import load_tables
+from mdtool.core.config import load, load_tables
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.permissions import Roles
@@ -86,9 +88,9 @@ class LiveGateway:
         for fault in self._faults if config.bare else ():
             fault.check_bare(is_running=False)
         tls = _tls(config)
-        self._keys = (
-            Keys() if config.keys is None else Keys.read(config.keys, Roles(load_tables("roles")))
-        )
+        audit = load(AuditConfig, "audit", {}) if config.keys is not None else AuditConfig()
+        log = AuditLog(audit, self.name) if audit.file else None
+        self._keys = Keys(config.keys, Roles(load_tables("roles")), log)
         try:
             played = await asyncio.to_thread(inputs, self._paths, self._selection)
             for each in played.values():
@@ -109,10 +111,21 @@ class LiveGateway:
                     control.listening(config.port_of_control, security) as control_address,
                     metrics_served(config.metrics_port, self._measures) as metrics,
                 ):
+                    tasks.create_task(self._watch_keys())
                     started({"live": server.address, "control": control_address, **metrics})
                     await asyncio.get_running_loop().create_future()
             finally:
                 server.close()
+                if log is not None:
+                    log.close()
+
+    async def _watch_keys(self) -> None:
+        """Read the keys again when their file changes, and end sessions whose keys have ended."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            if await asyncio.to_thread(self._keys.reload):
+                for session in [*self._sessions.values()]:
+                    session.check_key()
 
     def _measures(self) -> Iterator[Metric]:
         from mdtool.services import families

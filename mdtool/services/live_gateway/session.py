@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from mdtool.core.errors import InputError
 from mdtool.core.lifecycle import first_error
-from mdtool.core.permissions import NOTHING
+from mdtool.core.permissions import ForbiddenError
 from mdtool.core.tcp import notice_loss, peer_name
+from mdtool.services.client import Dismissal, DismissedError, client_address
 from mdtool.services.dbn_access import reads_all
 from mdtool.services.live_gateway.config import LiveGatewayConfig
 from mdtool.services.live_gateway.faults import (
@@ -29,7 +30,7 @@ from mdtool.services.live_gateway.faults import (
     SessionFaults,
 )
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
-from mdtool.services.live_gateway.keys import Keys
+from mdtool.services.live_gateway.keys import Key, Keys
 from mdtool.services.live_gateway.output import end
 from mdtool.services.live_gateway.playback import Playback
 from mdtool.services.live_gateway.stream import Stream
@@ -42,7 +43,8 @@ from mdtool.wire.live import (
     Rejected,
     encode_answer,
 )
-from mdtool.wire.live_records import Failure, failed
+from mdtool.wire.live_records import Failure, deactivated, failed, invalid
+from mdtool.wire.websocket import CloseCode
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ _CRAM_BYTES: Final = 24
 """They make 32 characters."""
 _CLOSE_S: Final = 5.0
 """How long a client may take to close its half once it has been sent everything."""
+_STAY: Final = "stay connected"
+_KEY_ENDED: Final = "the key was removed, or has other roles now"
 
 
 class Session:
@@ -88,9 +92,11 @@ class Session:
         self._faults = faults
         self._output: FaultyOutput | None = None
         self._request: Authentication | None = None
-        self._access = NOTHING
+        self._key: Key | None = None
+        self._dismissal = Dismissal()
         self._writer = writer
         self._name = peer_name(writer.transport)
+        self._address = client_address(*(writer.get_extra_info("peername") or ("",))[:1])
         self._inbox = Inbox(reader, config.subscriptions_per_s)
         notice_loss(writer.get_extra_info("socket"))
         writer.transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
@@ -105,8 +111,8 @@ class Session:
         """
         try:
             request = await self._login(rejection)
-            if request is not None:
-                await self._exchange(request)
+            if request is not None and self._key is not None:
+                await self._exchange(request, self._key)
         except OSError as error:
             log.info("session %d: %s disconnected: %s", self._number, self._name, error)
         except asyncio.CancelledError:
@@ -132,6 +138,12 @@ class Session:
             self._inbox.interrupt(FaultError(fault))
         else:
             output.fail(fault)
+
+    def check_key(self) -> None:
+        """End the session where its key is not valid any more."""
+        if self._key is not None and not self._keys.is_valid(self._key):
+            self._keys.note(self._key, self._address, _STAY, _KEY_ENDED)
+            self._dismissal.close(CloseCode.UNAUTHORIZED, _KEY_ENDED)
 
     def report(self) -> dict[str, Any]:
         """Return what the status of the gateway shows of the session, for JSON."""
@@ -170,13 +182,13 @@ class Session:
             return None
         if not isinstance(request, Authentication):
             return None
-        principal = self._keys.principal(cram, request)
+        key = self._keys.find(cram, request)
         known = ", ".join(self._playbacks)
-        if principal is None:
+        if key is None:
             rejection = "authentication failed: unknown key, or a wrong answer to the challenge"
         elif rejection is None and request.dataset not in self._playbacks:
             rejection = f"dataset {request.dataset} is not served here; choose from {known}"
-        elif rejection is None and self._config.bare and not reads_all(principal.access):
+        elif rejection is None and self._config.bare and not reads_all(key.owner.access):
             rejection = "--bare is for keys that may read every symbol of every feed"
         elif rejection is None and self._config.bare and request.encoding != "dbn":
             rejection = f"encoding {request.encoding} is not served with --bare; choose dbn"
@@ -185,13 +197,16 @@ class Session:
                 await asyncio.sleep(fault.seconds)
             else:
                 rejection = rejection or fault.text
-        if principal is None or rejection is not None:
+        if key is not None and not self._keys.is_valid(key):
+            rejection = _KEY_ENDED
+        self._keys.note(key, self._address, f"enter {request.dataset:.80}", rejection)
+        if key is None or rejection is not None:
             await self._reject(rejection or "")
             return None
-        self._access = principal.access
+        self._key = key
         self._writer.write(encode_answer(Accepted(self._number)))
         name = request.client or "a client"
-        log.info("session %d: %s (%s, %s)", self._number, self._name, principal.name, name)
+        log.info("session %d: %s (%s, %s)", self._number, self._name, key.owner.name, name)
         return request
 
     async def _reject(self, reason: str) -> None:
@@ -202,7 +217,7 @@ class Session:
             async with asyncio.timeout(_CLOSE_S):
                 await self._inbox.receive()
 
-    async def _exchange(self, request: Authentication) -> None:
+    async def _exchange(self, request: Authentication, key: Key) -> None:
         """Serve an authenticated client."""
         version = self._config.dbn_version
         output = FaultyOutput(Link(self._writer), request, version, self._faults)
@@ -210,12 +225,20 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 receiving = tasks.create_task(self._inbox.receive())
-                stream = Stream(self._config, self._inbox, output, request, self._access)
+                stream = Stream(self._config, self._inbox, output, request, key.owner.access)
                 failure: Failure | None = None
+                patience_s = None
                 try:
-                    await stream.run(self._playbacks[request.dataset])
+                    with self._dismissal:
+                        await stream.run(self._playbacks[request.dataset])
+                except DismissedError as error:
+                    failure = deactivated(str(error))
+                    patience_s = _CLOSE_S
                 except SessionError as error:
                     failure = error.failure
+                except ForbiddenError as error:
+                    self._keys.note(key, self._address, "subscribe", str(error))
+                    failure = invalid(str(error))
                 except InputError as error:
                     # Where files are is for the log alone.
                     log.error("session %d: %s", self._number, error)  # noqa: TRY400
@@ -230,20 +253,27 @@ class Session:
                     log.warning("session %d: ended: %s", self._number, failure.text)
                     output.header()
                     output.failure(failure)
-                self._inbox.drop()
-                if not self._inbox.has_left:
-                    await output.end()
-                    # Not before the client has it all does the time run in which it has to close.
-                    self._writer.transport.set_write_buffer_limits(high=1, low=0)
-                    await self._writer.drain()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_CLOSE_S):
-                            await asyncio.wait({receiving})
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        await self._finish(output, receiving)
                 receiving.cancel()
         except ExceptionGroup as group:
             raise first_error(group) from group
         finally:
             log.info("session %d: ended after %d records", self._number, output.records)
+
+    async def _finish(self, output: FaultyOutput, receiving: asyncio.Task[None]) -> None:
+        """End the stream of a client that has not left, and wait until it closes its half."""
+        self._inbox.drop()
+        if self._inbox.has_left:
+            return
+        await output.end()
+        # Not before the client has it all does the time run in which it has to close.
+        self._writer.transport.set_write_buffer_limits(high=1, low=0)
+        await self._writer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await asyncio.wait({receiving})
 
 
 def _failure_of(fault: Fault) -> Failure | None:

@@ -15,7 +15,7 @@ import numpy as np
 from mdtool.adapters.dbn_bytes import DbnBytes
 from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
-from mdtool.core.permissions import Access
+from mdtool.core.permissions import Access, ForbiddenError
 from mdtool.core.publishers import publisher_of
 from mdtool.core.records import Records
 from mdtool.engine.book.snapshot import empty_books, with_empty_ended
@@ -104,6 +104,8 @@ class Stream:
         ------
         SessionError
             When the session ends with an error.
+        ForbiddenError
+            When the client may read nothing of what it subscribes to.
         InputError
             When the input cannot be read.
         """
@@ -425,7 +427,7 @@ class Stream:
             raise SessionError(invalid("this gateway has no snapshots"))
         feed = FEED_OF_SCHEMA[request.schema]
         if not self._access.has_feed(feed):
-            raise SessionError(invalid(f"none of your roles has feed {feed}"))
+            raise ForbiddenError(f"none of your roles has feed {feed}")
         self._output.notice(subscribed(number, request.schema))
         subscription = Subscription(
             request, number, dict.fromkeys(request.symbols), self._access.reader(feed)
