@@ -13,8 +13,9 @@ import pytest
 from mdtool.adapters.live.config import SourceConfig
 from mdtool.adapters.live.records import open_live
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_SYSTEM, RTYPE_TRADE
-from mdtool.core.errors import MdtoolError, PeerError
+from mdtool.core.errors import MdtoolError, PeerError, UsageError
 from mdtool.core.stream_warnings import warnings_in
+from tests.support.commands import output_of
 from tests.support.dbn_files import MAY_1, header, order, trade, write
 from tests.support.live_clients import gateway
 from tests.support.live_sources import Reader
@@ -184,6 +185,23 @@ async def test_a_stack_is_served_while_its_source_is_unavailable(monkeypatch):
         async with bounded(), aiohttp.ClientSession() as http, http.get(url) as answer:
             assert (await answer.json())["data"] == []
         assert await asyncio.to_thread(services.end, signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize("dataset", ["XNAS.ITHC", "xnas.itch"])
+async def test_a_dataset_that_does_not_exist_is_not_looked_for(dataset):
+    """The names of the vendor's gateways have the dataset's."""
+    with pytest.raises(UsageError) as rejected:
+        await read("", "AAPL", dataset=dataset)
+    assert str(rejected.value) == (
+        f"--dataset {dataset}: is not known to the installed client; --gateway HOST:PORT "
+        "connects to others; did you mean 'XNAS.ITCH'?"
+    )
+
+
+@pytest.mark.usefixtures("no_settings")
+def test_a_stack_without_a_dataset_does_not_start():
+    arguments = ("serve", "all", "--ingest", "databento", "--symbols", "AAPL", "--memory")
+    output_of(*arguments, status=2, said="ingest databento: name its dataset")
 
 
 @pytest.mark.parametrize(

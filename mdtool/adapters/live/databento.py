@@ -8,14 +8,17 @@ import logging
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import IO, Any, Final, cast
 
 import databento_dbn as dbn
 
+from mdtool.adapters.live.config import SourceConfig
 from mdtool.adapters.live.messages import may_pass, rejection
 from mdtool.adapters.live.port import Request
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
+from mdtool.core.config import did_you_mean
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.wire.source_stream import Failed, Lost, encode_gap
 
@@ -50,22 +53,24 @@ class DatabentoSource:
     Raises
     ------
     UsageError
-        When no dataset is named, or the client is not installed.
+        When no dataset is named, or one that the client does not know and so cannot connect to, or
+        when the client is not installed.
     """
 
     name = "databento"
     keys = (KEY,)
 
     def __init__(self, request: Request) -> None:
+        config = request.config
+        self.check(config)
         try:
             import databento
         except ImportError as error:
             raise UsageError(
                 "ingest databento: needs the official client; pip install 'mdtool[databento]'"
             ) from error
-        config = request.config
-        if not config.dataset:
-            raise UsageError("ingest databento: name its dataset, such as --dataset XNAS.ITCH")
+        if not config.gateway:
+            _check_dataset(config.dataset, [str(each) for each in databento.Dataset])
         self.counts: Counter[str] = Counter()
         self._databento = databento
         self._request = request
@@ -77,6 +82,18 @@ class DatabentoSource:
         run = functools.partial(contextvars.copy_context().run, self._run)
         self._thread = threading.Thread(target=run, name=self.name, daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def check(config: SourceConfig) -> None:
+        """Check what can be checked without the client.
+
+        Raises
+        ------
+        UsageError
+            When no dataset is named.
+        """
+        if not config.dataset:
+            raise UsageError("ingest databento: name its dataset, such as --dataset XNAS.ITCH")
 
     def read(self, n_bytes: int) -> bytes:
         """As `LiveSource.read`."""
@@ -179,6 +196,22 @@ class DatabentoSource:
     def _note_gap(self, reason: str) -> None:
         if self._pipe.write(encode_gap(reason, time.time_ns())):
             self.counts["gaps"] += 1
+
+
+def _check_dataset(dataset: str, known: Sequence[str]) -> None:
+    """Check that a dataset exists: a gateway that is named after another is looked for in vain.
+
+    Raises
+    ------
+    UsageError
+        When the client does not know it.
+    """
+    if dataset not in known:
+        near = did_you_mean(dataset.upper(), known)
+        raise UsageError(
+            f"--dataset {dataset}: is not known to the installed client; --gateway HOST:PORT "
+            f"connects to others{near}"
+        )
 
 
 class _Pipe:

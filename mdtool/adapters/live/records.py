@@ -86,7 +86,9 @@ def check_live(source: str, symbols: Sequence[str], config: SourceConfig) -> Non
         As `open_live`.
     """
     kind, request = _requested(source, symbols, config)
-    if source in SESSIONS and not config.replay:
+    if source in CLIENTS:
+        kind.check(config)
+    elif not config.replay:
         Connections(kind, request)
 
 
