@@ -189,10 +189,10 @@ def encode_notice(notice: Notice, ts_ns: int) -> bytes:
     return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=text, code=dbn.SystemCode(notice.code)))
 
 
-def encode_failure(failure: Failure, ts_ns: int) -> bytes:
-    """Return an error record."""
+def encode_failure(failure: Failure, ts_ns: int, *, is_last: bool = True) -> bytes:
+    """Return an error record, the last one of those that are sent together or not."""
     text = failure.text.encode("ascii", "replace").decode()[:MAX_ERROR_CHARS]
-    data = bytes(dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True))
+    data = bytes(dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=is_last))
     record = np.frombuffer(data, DTYPES[RTYPE_ERROR]).copy()
     record["code"] = failure.code  # perhaps one that databento_dbn does not know
     return record.tobytes()

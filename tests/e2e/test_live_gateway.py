@@ -42,6 +42,13 @@ class TestOrder:
             "TradeMsg 1 3",
         ]
 
+    async def test_of_errors_that_come_together_the_last_one_says_so(self, live_trades):
+        async with gateway(live_trades) as address:
+            received = await session(address, wants("NOPE", "AAPL", "NO"), wants("NONE"))
+        errors = [each for each in received if isinstance(each, dbn.ErrorMsg)]
+        told = [(int(each.code), each.err.split()[-1], each.is_last) for each in errors]
+        assert told == [(4, "NOPE", 0), (4, "NO", 1), (4, "NONE", 1)]
+
     async def test_several_subscriptions_get_each_record_once(self, live_trades):
         async with gateway(live_trades) as address:
             received = await session(

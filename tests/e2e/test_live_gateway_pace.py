@@ -12,8 +12,9 @@ from mdtool.adapters.dbn_files import Recording
 from mdtool.services.live_gateway.config import LiveGatewayConfig
 from mdtool.services.live_gateway.inputs import Input, PipedInput
 from mdtool.services.live_gateway.playback import Playback
+from mdtool.services.replay.runs import Run
 from mdtool.wire.live import Start
-from tests.support.dbn_files import DAY, MAY_1, header, write
+from tests.support.dbn_files import DAY, MAY_1, header, order, write
 from tests.support.live_clients import (
     BOTH_DAYS,
     client,
@@ -33,6 +34,34 @@ class TestPace:
             held.send(wants("AAPL"), Start())
             received = await held.until(lambda received: len(received) >= 6)
         assert texts(received)[4:6] == ["TradeMsg 1 3", "Heartbeat"]
+
+    @pytest.mark.parametrize("place", ["the live point", "a book"])
+    async def test_heartbeats_while_files_are_read_for_the_session(
+        self, tmp_path, monkeypatch, place
+    ):
+        has_beaten = asyncio.Event()
+
+        def waiting(work):
+            async def waited(*arguments, **options):
+                await has_beaten.wait()
+                return await work(*arguments, **options)
+
+            return waited
+
+        name = "live" if place == "the live point" else "derive"
+        monkeypatch.setattr(Run, name, waiting(getattr(Run, name)))
+        orders = [order(1, MAY_1 + at, "A", "B", 10, 1, order_id=1 + at) for at in range(3)]
+        path = write(tmp_path / "mbo.dbn", header(BOTH_DAYS, "mbo"), *orders)
+        async with gateway(path, at_end="hold") as address, client(address) as waits:
+            await waits.login(heartbeat_interval_s=5)
+            waits.send(wants("AAPL", schema="mbo"), Start())
+            if name == "derive":
+                await waits.until(lambda received: len(received) == 6)
+                waits.send(wants("AAPL", schema="mbo", has_snapshot=True))
+            before = len(await waits.until(lambda received: "Heartbeat" in texts(received)))
+            has_beaten.set()
+            await waits.until(lambda received: isinstance(received[-1], dbn.MBOMsg))
+            assert len(waits.received) > before
 
     @pytest.mark.parametrize("skips", [False, True])
     async def test_slow_readers_are_warned_and_miss_quotes_alone(self, tmp_path, skips):

@@ -174,9 +174,9 @@ class Output:
         """Write a system record, of now or of another time."""
         self._send_own(encode_notice(notice, time.time_ns() if ts_ns is None else ts_ns))
 
-    def failure(self, failure: Failure) -> None:
-        """Write an error record."""
-        self._send_own(encode_failure(failure, time.time_ns()))
+    def failure(self, failure: Failure, *, is_last: bool = True) -> None:
+        """Write an error record, the last one of those that come together or not."""
+        self._send_own(encode_failure(failure, time.time_ns(), is_last=is_last))
 
     async def drain(self) -> None:
         """Wait until the client has read enough of what was written."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -112,8 +112,12 @@ class Stream:
         if not await self._collect():
             return
         needs = Needs() if self._config.bare else self._needs(self._wanted())
-        async with playback.joined(self, needs) as joined:
-            current: Pass | None = joined
+        if not self._config.bare:
+            self._output.header()
+        async with contextlib.AsyncExitStack() as joining:
+            current: Pass | None
+            with self._beating():
+                current = await joining.enter_async_context(playback.joined(self, needs))
             is_first = True
             while current is not None and not self._inbox.has_left:
                 async with contextlib.AsyncExitStack() as stack:
@@ -128,10 +132,13 @@ class Stream:
                 is_first = False
                 if current.run.error is not None:
                     raise InputError(current.run.error)
-                ended, current = current, await playback.after(current)
+                ended = current
+                with self._beating():
+                    current = await playback.after(ended)
                 while current is None and self._is_held:
                     await self._hold(playback.another(ended))
-                    current = await playback.after(ended)
+                    with self._beating():
+                        current = await playback.after(ended)
 
     def wake(self) -> None:
         """Have the session continue by itself."""
@@ -221,7 +228,6 @@ class Stream:
         self._has_kept_pace = not has_replay
         if is_first:
             self._subscriptions = Subscriptions(directory, current.played)
-            self._output.header()
         self._subscriptions.offset_ns = current.offset_ns
         self._subscriptions.begin(directory, begin_ns)
         for request in self._pending:
@@ -250,7 +256,8 @@ class Stream:
             if part is None:
                 if not self._pass.played.can_repeat:
                     raise SessionError(aged_out())
-                part = await files.read(position, live, schemas)
+                with self._beating():
+                    part = await files.read(position, live, schemas)
             position += len(part.records)
             self._send_part(part, others)
             await self._output.flush()
@@ -276,7 +283,8 @@ class Stream:
                 begins = [each.begin for each in self._subscriptions]
                 end = min([run.position, *(each for each in begins if each > self._position)])
                 end = run.backlog.begin_within(self._position, end)
-                part = await files.read(self._position, end, self._subscriptions.schemas)
+                with self._beating():
+                    part = await files.read(self._position, end, self._subscriptions.schemas)
             else:
                 self._has_kept_pace = True
                 self._report_skipped()
@@ -367,9 +375,34 @@ class Stream:
         self._beat()
         await asyncio.sleep(0)
 
+    @contextlib.contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Send heartbeats within a block that may take long, as reading files does."""
+        if self._config.bare:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def beat() -> None:
+            nonlocal timer
+            timer = loop.call_later(self._beat(), beat)
+            self._output.push()
+
+        timer = loop.call_later(self._left_s, beat)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @property
+    def _left_s(self) -> float:
+        """After how many seconds a heartbeat is due; of one that is late, a negative number."""
+        return self._output.latest_s + self._request.heartbeat_interval_s - time.monotonic()
+
     def _beat(self) -> float:
         """Send a heartbeat if one is due; return after how many seconds the next one is."""
-        left_s = self._output.latest_s + self._request.heartbeat_interval_s - time.monotonic()
+        left_s = self._left_s
         if left_s > 0:
             return left_s
         self._output.notice(heartbeat())
@@ -404,7 +437,8 @@ class Stream:
 
         What the session is sent of it begins where the run is then.
         """
-        await self._pass.follow(self, self._needs(requests))
+        with self._beating():
+            await self._pass.follow(self, self._needs(requests))
 
     def _wanted(self) -> list[Subscribe]:
         """Return the subscriptions that were requested before the start."""
@@ -472,10 +506,11 @@ class Stream:
 
     async def _send_failures(self, failures: Sequence[Failure]) -> None:
         """Send errors that are not fatal, as fast as the client reads them."""
-        for at in range(0, len(failures), _FAILURES_AT_ONCE):
-            for each in failures[at : at + _FAILURES_AT_ONCE]:
-                self._output.failure(each)
-            await self._output.drain()
+        for number, each in enumerate(failures, 1):
+            is_last = number == len(failures)
+            self._output.failure(each, is_last=is_last)
+            if is_last or not number % _FAILURES_AT_ONCE:
+                await self._output.drain()
 
     @property
     def _is_skipping(self) -> bool:
