@@ -72,6 +72,11 @@ async def test_a_ticket_opens_one_socket_as_the_principal_that_requested_it(keys
         other = await ticket(client, keys["some"])
         status, _ = await client.answer(f"/api/v2/quotes?ticket={other}")
         assert status == 401  # it is for a WebSocket
+        for headers in ({}, {"Upgrade": "websocket", "Connection": "Upgrade"}):
+            async with client.get(f"/api/v2/quotes?ticket={other}", headers=headers) as response:
+                assert response.status == 401
+            async with client.post(f"/api/v2/tickets?ticket={other}", headers=headers) as response:
+                assert response.status == 401  # else it would be as good as the token
         status, _ = await client.answer("/api/v2/tickets")
         assert status == 405
 

@@ -75,6 +75,7 @@ async def test_an_aggregate_has_exact_decimals_and_times_with_nanoseconds():
     [
         ("none", 404, "not_found"),
         ("aggregates/NONE", 404, "not_found"),
+        ("aggregates/*", 404, "not_found"),
         ("aggregates/%00", 400, "bad_parameter"),
         ("aggregates?limit=0", 400, "bad_parameter"),
         ("aggregates?limit=10001", 400, "bad_parameter"),
@@ -85,6 +86,8 @@ async def test_an_aggregate_has_exact_decimals_and_times_with_nanoseconds():
         ("bars/AAPL?from=yesterday", 400, "bad_parameter"),
         ("bars/AAPL?cursor=none", 400, "bad_parameter"),
         ("bars/NONE", 404, "not_found"),
+        ("bars/*", 404, "not_found"),
+        ("trades/*", 404, "not_found"),
         ("trades/NONE", 404, "not_found"),
         ("trades/AAPL?to=1e9", 400, "bad_parameter"),
         ("quotes/NONE", 404, "not_found"),

@@ -14,7 +14,7 @@ from mdtool.services.gateway.protocols.rest import PREFIX
 from mdtool.services.gateway.protocols.sign_in import PATH as SIGN_IN
 from mdtool.services.gateway.protocols.stomp import SIGNALING
 from mdtool.services.gateway.table import FeedRow
-from mdtool.services.http.entry import IN_BAND, OPEN, TOKEN, Policy
+from mdtool.services.http.entry import IN_BAND, OPEN, SOCKET, TOKEN, Policy
 
 _SOCKJS: Final = "/ws/{server}/{session}"
 _FIXED: Final[Mapping[tuple[str, str], Policy]] = {
@@ -27,11 +27,11 @@ _FIXED: Final[Mapping[tuple[str, str], Policy]] = {
     ("POST", "/api/v2/tickets"): TOKEN,
     ("GET", SIGN_IN): OPEN,
     ("POST", SIGN_IN): OPEN,
-    ("GET", "/stream"): IN_BAND,
+    ("GET", "/stream"): SOCKET,
     ("POST", "/graphql"): TOKEN,
-    ("GET", "/graphql"): IN_BAND,  # a WebSocket; as a query it requires a token itself
-    ("GET", "/ws/websocket"): IN_BAND,
-    ("GET", f"{_SOCKJS}/websocket"): IN_BAND,
+    ("GET", "/graphql"): SOCKET,  # a WebSocket; as a query it requires a token itself
+    ("GET", "/ws/websocket"): SOCKET,
+    ("GET", f"{_SOCKJS}/websocket"): SOCKET,
     ("GET", f"{_SOCKJS}/eventsource"): IN_BAND,
     ("POST", f"{_SOCKJS}/xhr_streaming"): IN_BAND,
     ("POST", f"{_SOCKJS}/xhr"): IN_BAND,
@@ -69,5 +69,5 @@ def policies(rows: Iterable[FeedRow]) -> Mapping[tuple[str, str], Policy]:
         if not row.is_whole:
             found["GET", f"{PREFIX}/{row.name}/{{symbol}}"] = policy
         if row.socket is not None:
-            found["GET", row.socket.path] = policy
+            found["GET", row.socket.path] = Policy(is_socket=True, feed=row.name)
     return found

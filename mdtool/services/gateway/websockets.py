@@ -9,7 +9,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Self
 
-from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.errors import MdtoolError
@@ -17,6 +17,7 @@ from mdtool.services.client import Client
 from mdtool.services.gateway.http import UpgradeRequiredError
 from mdtool.services.gateway.outbox import Metered, Outbox
 from mdtool.services.http.answers import Handler, client_of
+from mdtool.services.http.entry import requests_socket
 from mdtool.services.limits import LONGEST_WAIT_S, LimitError
 from mdtool.wire.websocket import CloseCode, close_reason
 
@@ -62,9 +63,7 @@ def upgrading(sockets: Handler, otherwise: Handler) -> Handler:
     """Return a handler of a path that answers requests for WebSockets and others differently."""
 
     async def run(request: web.Request) -> web.StreamResponse:
-        # Others, such as h2c, are offers that a server may ignore.
-        is_socket = request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
-        return await (sockets if is_socket else otherwise)(request)
+        return await (sockets if requests_socket(request) else otherwise)(request)
 
     return run
 

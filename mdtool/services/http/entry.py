@@ -38,6 +38,8 @@ class Policy:
     is_in_band : bool
         Everybody may connect, since a token can follow within the protocol; what needs one is
         rejected there until it has come.
+    is_socket : bool
+        A request for a WebSocket may have a ticket in place of a token.
     right : str
         Who has this right; empty for every principal.
     feed : str
@@ -46,12 +48,14 @@ class Policy:
 
     is_open: bool = False
     is_in_band: bool = False
+    is_socket: bool = False
     right: str = ""
     feed: str = ""
 
 
 OPEN: Final = Policy(is_open=True)
 IN_BAND: Final = Policy(is_in_band=True)
+SOCKET: Final = Policy(is_in_band=True, is_socket=True)
 TOKEN: Final = Policy()
 
 
@@ -105,7 +109,9 @@ def enter(
                     authenticated = client.authenticate_now(token)
                     return _enter_later(authenticated, request, client, policy, is_limited)
                 security.recent[header] = client.principal
-        elif (ticket := request.query.get(TICKET)) and hdrs.UPGRADE in request.headers:
+        elif (
+            policy.is_socket and (ticket := request.query.get(TICKET)) and requests_socket(request)
+        ):
             redeemed = client.redeem(ticket)
             if redeemed is not None:
                 return _enter_later(redeemed, request, client, policy, is_limited)
@@ -159,6 +165,14 @@ def metered(handler: Handler) -> Handler:
         return response
 
     return counted
+
+
+def requests_socket(request: web.Request) -> bool:
+    """Return whether a request is for a WebSocket.
+
+    Others, such as h2c, are offers that a server may ignore.
+    """
+    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
 
 
 def _certified(request: web.Request, security: Security) -> Principal | None:

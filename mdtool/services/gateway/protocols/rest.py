@@ -70,6 +70,8 @@ class _Resource:
     async def one(self, request: web.Request) -> web.Response:
         """`GET /api/v2/FEED/{symbol}`: its state, or its history where there is one."""
         key = self._key(request, parse_symbol(request.match_info["symbol"]))
+        if key.symbol == ALL:  # one symbol is requested, and none is called so
+            raise UnknownSymbolError(f"{self.row.name}: {ALL} is unknown")
         if self.row.has_history:
             return await self._history(request, key)
         if session := parse_session(request.query.get("session")) if self.row.has_past else None:
