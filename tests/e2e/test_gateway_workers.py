@@ -164,6 +164,17 @@ async def test_a_connection_that_was_handed_over_goes_on(source):
                 assert await response.text() == "Welcome to SockJS!\n"
 
 
+async def test_a_client_of_an_older_version_gets_no_chunks_wherever_it_is_served(source):
+    async with workers_of(source) as client, bounded():
+        for number in range(MANY):
+            reader, writer = await asyncio.open_connection(client.host, client.port)
+            writer.write(b"POST /ws/000/%d/xhr HTTP/1.0\r\nHost: gateway\r\n\r\n" % number)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.0 200 ")
+            assert body == b"o\n"
+            writer.close()
+
+
 async def test_signals_reach_the_peers_of_all_workers_in_one_order(source):
     room = "/topic/signaling/lobby"
     async with contextlib.AsyncExitStack() as stack:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
+import ssl
+from types import SimpleNamespace
 
 import pytest
 
 from mdtool.services.client import Admission
 from mdtool.services.gateway.workers import connection as module
+from mdtool.services.gateway.workers import relay as relay_module
 from mdtool.services.gateway.workers.connection import (
     Message,
     MessageDecoder,
@@ -17,8 +21,11 @@ from mdtool.services.gateway.workers.connection import (
     encode_message,
 )
 from mdtool.services.gateway.workers.peers import WORKER, Place
+from mdtool.services.gateway.workers.relay import Relays
 from mdtool.services.gateway.workers.usage import Usage
 from mdtool.services.limits import CapacityError, LimitError, Limits
+from tests.support.certificates import Certificates
+from tests.support.waiting import bounded
 
 MESSAGES = [
     Message("hello", {"worker": 1}),
@@ -89,6 +96,93 @@ async def test_a_connection_that_nobody_reads_is_closed_and_not_kept_for_ever(en
     while not ends.lost.is_set():
         ends.first.send(Message("text", {}, b"x" * 100_000))
     assert ends.received.empty()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@contextlib.asynccontextmanager
+async def relay(certificates, relays):
+    """A client with TLS, its reader and writer, and the socket of what it is relayed to."""
+    transports: asyncio.Queue[asyncio.Transport] = asyncio.Queue()
+
+    class Accepting(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.pause_reading()
+            transports.put_nowait(transport)
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates["server.pem"], certificates["server.key"])
+    server = await asyncio.get_running_loop().create_server(Accepting, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address, ssl=certificates.context())
+        transport = await transports.get()
+        end = await relays.begin(SimpleNamespace(release=lambda: transport))
+        end.setblocking(False)
+        with end:
+            yield reader, writer, end
+        writer.close()
+
+
+async def test_a_relay_carries_everything_and_waits_for_whoever_does_not_read(
+    certificates, monkeypatch
+):
+    loop, much = asyncio.get_running_loop(), os.urandom(1 << 25)
+    is_full, pause = asyncio.Event(), relay_module._End.pause_writing
+
+    def pause_writing(end):
+        is_full.set()
+        pause(end)
+
+    monkeypatch.setattr(relay_module._End, "pause_writing", pause_writing)
+    async with bounded(), Relays() as relays, relay(certificates, relays) as (reader, writer, end):
+        sending = asyncio.create_task(loop.sock_sendall(end, much))
+        assert await reader.readexactly(1) == much[:1]
+        await is_full.wait()  # of far less than all of it
+        assert not sending.done()
+        assert await reader.readexactly(len(much) - 1) == much[1:]
+        await sending
+        writer.write(much)
+        received = bytearray()
+        while len(received) < len(much):
+            received += await loop.sock_recv(end, 1 << 16)
+        assert received == much
+        await writer.drain()
+
+
+async def test_either_end_of_a_relay_ends_the_other_once_it_has_everything(certificates):
+    loop = asyncio.get_running_loop()
+    async with bounded(), Relays() as relays:
+        async with relay(certificates, relays) as (reader, writer, end):
+            writer.write(b"last")
+            writer.close()
+            assert await loop.sock_recv(end, 100) == b"last"
+            assert await loop.sock_recv(end, 100) == b""
+        async with relay(certificates, relays) as (reader, writer, end):
+            await loop.sock_sendall(end, b"last")
+            end.close()
+            assert await reader.read() == b"last"
+
+
+async def test_a_connection_that_is_lost_is_not_relayed(certificates):
+    async with bounded(), Relays() as relays:
+        with await relays.begin(SimpleNamespace(release=lambda: None)) as end:
+            end.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(end, 1) == b""
+
+
+async def test_relays_that_nobody_ends_are_cut(certificates, monkeypatch):
+    monkeypatch.setattr(relay_module, "STOP_GRACE_S", 0.01)
+    async with bounded(), contextlib.AsyncExitStack() as stack:
+        relays = Relays()
+        async with relays:
+            reader, _, end = await stack.enter_async_context(relay(certificates, relays))
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert await asyncio.get_running_loop().sock_recv(end, 1) == b""
 
 
 def test_a_place_is_passed_on_in_the_environment(monkeypatch):

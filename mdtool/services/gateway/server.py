@@ -8,13 +8,12 @@ import functools
 import logging
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.vwap_feed import LocalVwaps
-from mdtool.core.errors import ConfigError
 from mdtool.core.lifecycle import Started, first_error, until_stopped
 from mdtool.core.tcp import listen
 from mdtool.core.tls import server_tls
@@ -53,6 +52,7 @@ from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.websockets import STOPPING, upgrading
 from mdtool.services.gateway.workers.peers import Peers, Place
+from mdtool.services.gateway.workers.relay import RelayedTransport
 from mdtool.services.gateway.workers.workers import Workers
 from mdtool.services.http.answers import Fail, Handler, failure
 from mdtool.services.http.entry import Policy
@@ -119,6 +119,7 @@ class Gateway:
         place = self._place
         if place is None and self._config.workers > 1:
             check_exposed(self.name, self._config.host, self._config.auth)
+            server_tls(self.name)  # raises here what each of them would
             await Workers(self._config).run(started)
             return
         try:
@@ -129,11 +130,6 @@ class Gateway:
     async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config
         tls = server_tls(self.name)
-        if tls is not None and place is not None:
-            raise ConfigError(
-                "[tls] cert: requires one worker, since workers hand connections to each other; "
-                "set [gateway] workers = 1"
-            )
         security = Security.load(self.name, config.host, config.auth)
         routes = Routes(Admission(_limits(config), security), self._origins, self._proxies)
         peers = None if place is None else Peers(place, routes.admission)
@@ -149,7 +145,8 @@ class Gateway:
             for protocol in protocols:
                 if isinstance(protocol, RunningProtocol):
                     tasks.create_task(protocol.run())
-            async with serving(routes.app) as connect:
+            relays = contextlib.nullcontext() if peers is None else peers.relays
+            async with relays, serving(routes.app) as connect:
                 with contextlib.ExitStack() as stack:
                     if peers is not None:
                         stack.enter_context(peers.adopting(functools.partial(_adopt, connect)))
@@ -216,10 +213,15 @@ def _fail_of(path: str) -> Fail:
     return fail_v2 if path.startswith("/api/v2/") else failure
 
 
-async def _adopt(connect: Connect, connection: socket.socket, received: bytes) -> None:
+async def _adopt(
+    connect: Connect, connection: socket.socket, received: bytes, peer: Mapping[str, Any] | None
+) -> None:
     """Serve a connection that another worker has accepted and read from."""
     loop = asyncio.get_running_loop()
-    _, protocol = await loop.connect_accepted_socket(connect, connection)
+    transport, protocol = await loop.connect_accepted_socket(connect, connection)
+    if peer is not None and protocol.transport is not None:
+        relayed: Any = RelayedTransport(transport, peer)
+        protocol.transport = relayed
     protocol.data_received(received)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -22,11 +23,8 @@ KEEP_ALIVE_S: Final = 75.0
 _MAX_HEADER_BYTES: Final = MAX_TOKEN_CHARS + 1_024
 """Of one header: that of the longest token fits in."""
 
-Connect = Callable[[], web.RequestHandler]
-"""Makes what serves a connection."""
 
-
-class _Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """Answers what is not HTTP without repeating any of it, which may be a token."""
 
     __slots__ = ()
@@ -44,6 +42,16 @@ class _Connection(web.RequestHandler):
             response = failure(status, "invalid_request", "not HTTP, or a header is too long")
             response.force_close()
         return response
+
+    def release(self) -> asyncio.Transport | None:
+        """Serve the connection no more, and give it to the caller; None where it is lost."""
+        transport, self.transport = self.transport, None
+        self.connection_lost(None)
+        return transport
+
+
+Connect = Callable[[], HttpConnection]
+"""Makes what serves a connection."""
 
 
 @contextlib.asynccontextmanager
@@ -104,11 +112,12 @@ async def serving(
     )
     await runner.setup()
 
-    def connect() -> web.RequestHandler:
+    def connect() -> HttpConnection:
         server: Any = runner.server
-        connection: web.RequestHandler = server()
-        connection.__class__ = _Connection  # aiohttp has no setting of it
-        return connection
+        connection: Any = server()
+        connection.__class__ = HttpConnection  # aiohttp has no setting of it
+        served: HttpConnection = connection
+        return served
 
     try:
         yield connect

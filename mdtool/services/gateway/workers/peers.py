@@ -8,21 +8,24 @@ import itertools
 import os
 import socket
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from aiohttp import web
 
 from mdtool.adapters.identity.errors import TokenError
+from mdtool.core.descriptors import is_shortage, shortage
 from mdtool.core.errors import PeerError
 from mdtool.core.permissions import Principal
 from mdtool.services.client import Admission
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import Connection, Member
 from mdtool.services.gateway.workers.connection import Message, WorkerConnection, connect
+from mdtool.services.gateway.workers.relay import RelayedTransport, Relays, peer_of
 from mdtool.services.gateway.workers.usage import EVERY_S, Usage
-from mdtool.services.http.answers import Handler
+from mdtool.services.http.answers import Handler, failure
+from mdtool.services.http.listening import HttpConnection
 from mdtool.services.security import NO_TICKET
 
 WORKER: Final = "MDTOOL_WORKER"
@@ -32,8 +35,8 @@ _PATIENCE_S: Final = 1.0
 _OWN_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 """Of a request, those that are written again when it is handed over."""
 
-Adopt = Callable[[socket.socket, bytes], Awaitable[None]]
-"""Serves a connection, which has sent these bytes already."""
+Adopt = Callable[[socket.socket, bytes, Mapping[str, Any] | None], Awaitable[None]]
+"""Serves a connection, which has sent these bytes already; one that is relayed has a peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,14 @@ class Peers:
     rooms : SharedRooms
     others : set of int
         The numbers of the other workers that run.
+    relays : Relays
+        Of connections with TLS that other workers serve.
     """
 
     def __init__(self, place: Place, admission: Admission) -> None:
         self.rooms = SharedRooms(self._send)
         self.others: set[int] = set()
+        self.relays = Relays()
         self._place = place
         self._usage = Usage(admission)
         self._security = admission.security
@@ -190,17 +196,33 @@ class Peers:
 
     async def _hand_over(self, request: web.Request, owner: int) -> web.StreamResponse:
         """Have another worker serve a connection from this request on."""
-        body = await request.read()
-        transport = request.transport
-        if transport is not None:
-            descriptor = transport.get_extra_info("socket").fileno()
-            message = Message(
-                "connection", {"to": owner}, _encode_request(request, body), descriptor
-            )
-            self._connection.send(message)
-            # Closes this process's end of the connection alone, without a word to the client.
-            transport.abort()
+        received = _encode_request(request, await request.read())
+        try:
+            await self._pass_on(request, owner, received)
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            shortage.note("gateway: workers", error)
+            return failure(503, "unavailable", "no file descriptor is left; try again")
         return web.Response()  # cannot be written any more
+
+    async def _pass_on(self, request: web.Request, owner: int, received: bytes) -> None:
+        connection, transport = request.protocol, request.transport
+        assert isinstance(connection, HttpConnection)
+        if transport is None:
+            return
+        head: dict[str, Any] = {"to": owner}
+        if transport.get_extra_info("sslcontext") is not None:
+            head["peer"] = peer_of(transport)
+            with await self.relays.begin(connection) as end:
+                self._send(Message("connection", head, received, end.fileno()))
+            return
+        if isinstance(transport, RelayedTransport):
+            head["peer"] = peer_of(transport)
+        descriptor = transport.get_extra_info("socket").fileno()
+        self._send(Message("connection", head, received, descriptor))
+        # Closes this process's end of the connection alone, without a word to the client.
+        transport.abort()
 
     def _send(self, message: Message) -> None:
         self._connection.send(message)
@@ -249,7 +271,8 @@ class Peers:
         if self._adopt is None:  # it stops
             connection.close()
             return
-        task = asyncio.ensure_future(self._adopt(connection, message.body))
+        adopting = self._adopt(connection, message.body, message.head.get("peer"))
+        task = asyncio.ensure_future(adopting)
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
@@ -338,7 +361,8 @@ class SharedRooms:
 
 def _encode_request(request: web.Request, body: bytes) -> bytes:
     """Return a request as it is on the wire, with its body in one piece."""
-    lines = [f"{request.method} {request.raw_path} HTTP/1.1".encode()]
+    version = f"HTTP/{request.version.major}.{request.version.minor}"
+    lines = [f"{request.method} {request.raw_path} {version}".encode()]
     lines += [
         b"%b: %b" % (name, value)
         for name, value in request.raw_headers
