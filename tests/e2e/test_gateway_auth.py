@@ -433,6 +433,10 @@ async def test_decisions_are_logged_without_tokens(keys, monkeypatch, tmp_path):
                 pass
         async with client.get("/api/v2/quotes", headers=bearer(keys["all"][:-1])):
             pass
+        async with client.ws_connect("/graphql", protocols=[SUBPROTOCOL]) as socket:
+            payload = {"Authorization": f"Basic {keys['all']}"}
+            await socket.send_json({"type": "connection_init", "payload": payload})
+            assert (await socket.receive()).data == UNAUTHORIZED
     text = path.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     noted = [(line["principal"], line["what"], line["allowed"]) for line in lines]
@@ -441,6 +445,8 @@ async def test_decisions_are_logged_without_tokens(keys, monkeypatch, tmp_path):
         ("key:some", "GET /api/v2/quotes", True),
         ("key:some", "GET /metrics", False),
         ("key:all", "GET /metrics", True),
+        ("anonymous", "authenticate", False),
+        ("anonymous", "GET /graphql", True),
         ("anonymous", "authenticate", False),
     ]
     assert {line["address"] for line in lines} == {"127.0.0.1"}

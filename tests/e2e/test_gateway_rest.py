@@ -282,6 +282,20 @@ async def test_what_is_no_http_is_400_and_one_line_in_the_log(client, caplog, ga
     assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize("length", ["", "Content-Length: 4\r\n"])
+@pytest.mark.parametrize("version", ["1.0", "0.9"])
+async def test_chunks_of_an_older_version_are_400_and_end_the_connection(client, length, version):
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    head = f"POST /graphql HTTP/{version}\r\nHost: gateway\r\nConnection: keep-alive\r\n{length}"
+    hidden = "0\r\n\r\nGET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n{hidden}".encode())
+    answered = await reader.read()
+    assert answered.split()[1] == b"400"
+    assert b"200 OK" not in answered  # which is the answer to what is hidden
+    writer.close()
+    assert (await client.answer("/livez"))[0] == 200
+
+
 @pytest.mark.parametrize("half", [b"", b"GET /health HTTP/1.1\r\nHost: gat"])
 async def test_a_connection_without_a_request_is_closed(source, monkeypatch, half):
     monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.05)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from mdtool.adapters.identity.config import MAX_TOKEN_CHARS
 from mdtool.core.tcp import listen
 from mdtool.core.tls import ServerTls
-from mdtool.services.http.answers import failure
+from mdtool.services.http.answers import Handler, failure
 from mdtool.services.http.log import http_log
 
 STOP_GRACE_S: Final = 2.0
@@ -111,9 +111,10 @@ async def serving(
         max_field_size=_MAX_HEADER_BYTES,
     )
     await runner.setup()
+    server: Any = runner.server
+    server.request_handler = _framed(server.request_handler)
 
     def connect() -> HttpConnection:
-        server: Any = runner.server
         connection: Any = server()
         connection.__class__ = HttpConnection  # aiohttp has no setting of it
         served: HttpConnection = connection
@@ -123,3 +124,24 @@ async def serving(
         yield connect
     finally:
         await runner.cleanup()
+
+
+def _framed(handler: Handler) -> Handler:
+    """Return a handler that refuses requests whose end a proxy may see elsewhere.
+
+    Chunks are of HTTP/1.1: a proxy that knows none in an older request forwards them as a further
+    request (RFC 9112, section 6.1).
+    """
+
+    def run(request: web.Request) -> Awaitable[web.StreamResponse]:
+        if request.version < HttpVersion11 and hdrs.TRANSFER_ENCODING in request.headers:
+            return _refuse()
+        return handler(request)
+
+    return run
+
+
+async def _refuse() -> web.StreamResponse:
+    response = failure(400, "invalid_request", "Transfer-Encoding requires HTTP/1.1")
+    response.force_close()
+    return response

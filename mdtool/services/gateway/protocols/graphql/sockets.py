@@ -23,7 +23,6 @@ from mdtool.services.gateway.protocols.graphql.errors import (
 from mdtool.services.gateway.protocols.graphql.execution import Operations, Prepared
 from mdtool.services.gateway.websockets import WebSocket, websocket
 from mdtool.services.limits import LimitError
-from mdtool.services.security import bearer
 from mdtool.wire.graphql import (
     CONNECTION_ACK,
     NEXT_TAIL,
@@ -147,7 +146,7 @@ class _Connection:
     def _authenticate(self, payload: Mapping[str, Any], proceed: Callable[[], None]) -> None:
         """Take the token of a payload, if it has one, and proceed."""
         try:
-            token = None if self._client.security is None else _token_of(payload)
+            token = None if self._client.security is None else self._token_of(payload)
             if token is not None:
                 try:
                     self._client.authenticate(token)
@@ -157,6 +156,14 @@ class _Connection:
             proceed()
         except (TokenError, LimitError) as error:
             raise MessageError(CloseCode.UNAUTHORIZED, str(error)) from error
+
+    def _token_of(self, payload: Mapping[str, Any]) -> str | None:
+        """Return the token of a payload: `Authorization`, as of HTTP, or `token`; empty is none."""
+        for name in ("Authorization", "authorization"):
+            if (text := payload.get(name)) and isinstance(text, str):
+                return self._client.bearer([text])
+        token = payload.get("token")
+        return token if token and isinstance(token, str) else None
 
     async def _authenticate_later(self, token: str, proceed: Callable[[], None]) -> None:
         try:
@@ -221,12 +228,3 @@ class _Connection:
         """End an operation, which may have ended before."""
         if end := self._ends.pop(id_, None):
             end()
-
-
-def _token_of(payload: Mapping[str, Any]) -> str | None:
-    """Return the token of a payload: `Authorization`, as of HTTP, or `token`; empty is none."""
-    for name in ("Authorization", "authorization"):
-        if (text := payload.get(name)) and isinstance(text, str):
-            return bearer(text)
-    token = payload.get("token")
-    return token if token and isinstance(token, str) else None
