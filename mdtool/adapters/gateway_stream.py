@@ -22,7 +22,9 @@ from mdtool.wire.vwap_lines import VwapState, encode_state
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _PORTS: Final = {"ws": 80, "wss": 443}
 _PATH: Final = "/stream"
-_VWAP, _ALERTS = "vwap", "alerts"
+_SYMBOLS, _VWAP, _ALERTS = "symbols", "vwap", "alerts"
+_OPTIONAL: Final = {_SYMBOLS, _ALERTS}
+"""Channels that older gateways do not have, or that the client may not read."""
 _MAX_MESSAGE_BYTES: Final = 1 << 20
 _CONNECT_S: Final = 10.0
 _PING_S: Final = 15.0
@@ -78,11 +80,20 @@ class GatewayStreamClient:
         """
         requests = [
             {"op": "subscribe", "id": channel, "channel": channel, "symbols": self._symbols}
-            for channel in (_VWAP, _ALERTS)
+            for channel in (_SYMBOLS, _VWAP, _ALERTS)
         ]
+        lots: dict[str, int] = {}
         async for update in self.updates(requests, connected):
-            if line := _line(update):
-                yield [line]
+            data = update.get("data")
+            if not isinstance(data, dict):
+                continue
+            match update.get("channel"):
+                case "symbols":
+                    _take_lot(data, lots)
+                case "alerts":
+                    yield [encode_alert(data)]
+                case "vwap":
+                    yield [_vwap_line(data, lots)]
 
     async def updates(
         self, requests: Sequence[Mapping[str, Any]], connected: Callable[[], None] | None = None
@@ -150,18 +161,22 @@ def _answer(message: aiohttp.WSMessage) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise PeerError("the peer does not send JSON objects: it is not a gateway")
     error = answer.get("error")
-    if isinstance(error, dict) and answer.get("id") != _ALERTS:  # which older gateways do not have
+    if isinstance(error, dict) and answer.get("id") not in _OPTIONAL:
         raise PeerError(f"the gateway reported: {str(error.get('message'))[:200]}")
     return answer
 
 
-def _line(answer: Mapping[str, Any]) -> bytes:
-    """Return the line of a message, nothing where it has neither a VWAP nor an alert."""
-    data = answer.get("data")
-    if not isinstance(data, dict):
-        return b""
-    if answer.get("channel") == _ALERTS:
-        return encode_alert(data)
+def _take_lot(data: Mapping[str, Any], lots: dict[str, int]) -> None:
+    """Take what one unit of the volume of a symbol is."""
+    try:
+        if data["lot"] is not None:
+            lots[data["symbol"]] = parse_price(data["lot"])
+    except (KeyError, TypeError, ValueError, UsageError):
+        pass  # volumes are shown as they are
+
+
+def _vwap_line(data: Mapping[str, Any], lots: Mapping[str, int]) -> bytes:
+    """Return the line of a VWAP."""
     try:
         return encode_state(
             VwapState(
@@ -171,6 +186,8 @@ def _line(answer: Mapping[str, Any]) -> bytes:
                 UNDEF_PRICE if data["vwap"] is None else parse_price(data["vwap"]),
                 int(data["window"]),
                 parse_time(data["timestamp"]),
+                lots.get(data["symbol"]),
+                is_stale=data.get("stale") is True,
             )
         ).rstrip(b"\n")
     except (KeyError, TypeError, ValueError, UsageError):

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import is_symbol
 from mdtool.core.trades import Probe
-from mdtool.core.units import UNDEF_PRICE, format_price
+from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE, format_price
 
 MAX_LINE_BYTES: Final = 1 << 16
 ALL: Final = "*"
@@ -43,6 +43,8 @@ class VwapState:
         Exchange time of the latest trade.
     lot : int or None
         What one unit of the volume stands for at 1e-9, None where that is 1.
+    is_stale : bool
+        Whether its source is unavailable; only of gateways, since a feed ends with its source.
     """
 
     symbol: str
@@ -52,6 +54,12 @@ class VwapState:
     window: int
     timestamp_ns: int
     lot: int | None = None
+    is_stale: bool = False
+
+    @property
+    def size(self) -> int:
+        """The volume times its lot, at 1e-9."""
+        return self.volume * (self.lot or PRICE_SCALE)
 
 
 def probe_state(probe: Probe) -> VwapState:
@@ -61,11 +69,13 @@ def probe_state(probe: Probe) -> VwapState:
 
 def encode_state(state: VwapState) -> bytes:
     """Return a state as a line, with exact decimal prices and the time in nanoseconds."""
-    lot = "" if state.lot is None else f',"lot":{format_price(state.lot)}'
+    rest = "" if state.lot is None else f',"lot":{format_price(state.lot)}'
+    if state.is_stale:
+        rest += ',"stale":true'
     return (
         f'{{"symbol":{json.dumps(state.symbol)},"price":{format_price(state.price) or "null"},'
         f'"volume":{state.volume},"vwap":{format_price(state.vwap) or "null"},'
-        f'"window":{state.window},"timestamp":{state.timestamp_ns}{lot}}}\n'
+        f'"window":{state.window},"timestamp":{state.timestamp_ns}{rest}}}\n'
     ).encode()
 
 
@@ -92,6 +102,7 @@ def decode_state(line: bytes) -> VwapState:
             fields["window"],
             fields["timestamp"],
             None if fields.get("lot") is None else _price(fields["lot"]),
+            fields.get("stale") is True,
         )
     except (TypeError, KeyError, ArithmeticError) as error:
         raise LineError(f"{shown(line)} is not a state of a VWAP feed") from error

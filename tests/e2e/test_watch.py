@@ -344,6 +344,9 @@ def test_piped_it_ends_with_its_reader_while_the_feed_is_unavailable_too(feed):
         (["--symbols", ","], "SUBSCRIBE names no symbol"),
         (["--symbols", "A\nB"], "is not a valid symbol"),
         (["--symbols", b"A\xff"], "is not a valid symbol"),
+        (["--book", "A"], "is not the URL of a gateway"),
+        (["http://a", "--book", "A", "--symbols", "A"], "leave out --symbols and --columns"),
+        (["http://a", "--columns", "price"], "needs a terminal and no --plain"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments, message):

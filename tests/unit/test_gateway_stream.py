@@ -85,6 +85,7 @@ async def test_vwaps_and_alerts_are_lines_of_the_feed():
     symbols = ["AAPL", "MSFT"]
     assert requests == [
         {"op": "auth", "token": "t"},
+        {"op": "subscribe", "id": "symbols", "channel": "symbols", "symbols": symbols},
         {"op": "subscribe", "id": "vwap", "channel": "vwap", "symbols": symbols},
         {"op": "subscribe", "id": "alerts", "channel": "alerts", "symbols": symbols},
     ]
@@ -114,10 +115,20 @@ async def test_a_state_that_is_not_understood_is_passed_on_as_it_is(data):
         decode_state(line)
 
 
-async def test_a_gateway_without_alerts_is_followed_nevertheless():
-    rejected = '{"id":"alerts","error":{"code":"unknown_channel","message":"no"}}'
+@pytest.mark.parametrize("channel", ["alerts", "symbols"])
+async def test_a_gateway_without_a_channel_is_followed_nevertheless(channel):
+    rejected = json.dumps({"id": channel, "error": {"code": "unknown_channel", "message": "no"}})
     async with gateway(rejected, update("vwap", VWAP)) as (url, _):
         assert len(await received(url, token="")) == 2
+
+
+async def test_volumes_have_the_lots_of_their_symbols_and_stale_states_are_marked():
+    known = [{"symbol": "AAPL", "lot": "0.00001"}, {"symbol": "MSFT", "lot": None}, {"symbol": "X"}]
+    messages = (*(update("symbols", each) for each in known), update("vwap", VWAP))
+    async with gateway(*messages, update("vwap", VWAP | {"stale": True})) as (url, _):
+        live, stale, _end = await received(url, token="")
+    assert decode_state(live).size == 7 * 10_000
+    assert (decode_state(live).is_stale, decode_state(stale).is_stale) == (False, True)
 
 
 async def test_another_server_is_no_gateway():

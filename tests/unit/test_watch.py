@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,6 +76,24 @@ def test_a_quote_remembers_where_it_began_and_which_way_it_went():
     assert quote.change_ratio == 0.25
     quote.update(state(price=3 * UNIT + 1_000), 3.0)
     assert (quote.direction, quote.decimals) == (-1, 6)
+    quote.update(replace(state(price=3 * UNIT + 1_000), is_stale=True), 9.0)
+    assert (quote.updates, quote.updated_s, quote.state.is_stale) == (4, 3.0, True)
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_what_is_not_current_is_faint(is_live):
+    quotes = quotes_of(state("LIVE"), replace(state("STALE"), is_stale=True))
+    connection = Connection("host:1", is_live=is_live)
+    drawn = draw(
+        quotes, connection, Selection(), Look(UNICODE, is_ascii=False, now_s=0.0), (80, 10)
+    )
+    faint = {
+        line.plain.split()[0]
+        for line in drawn
+        if any(span.style == "faint" and span.start == 0 for span in line.spans)
+    }
+    assert {"STALE"} <= faint
+    assert ("LIVE" in faint) is not is_live
 
 
 def test_a_trend_has_a_point_each_half_second_and_ends_with_the_latest_price():
@@ -261,6 +281,12 @@ def test_a_book_of_a_gateway_is_drawn_as_the_live_view_does_and_without_its_keys
     assert "live" in shown
     assert "pause" not in shown
     assert plain_book(row) == "2024-12-26T12:00:01Z AAPL bid 70 x 187.2 ask -"
+    assert plain_book(row | {"stale": True}).endswith("ask - stale")
+    assert plain_book({"bids": [1]}) == 'not understood: {"bids": [1]}'
+    view.take("books", row | {"stale": True})
+    assert "its receiver is unavailable" in screen()
+    view.take("books", row)
+    assert "unavailable" not in screen()
     view.take("books", row | {"bids": [{"price": "x"}]})
     assert "was not understood" in screen()
     view.lost("the gateway has gone")
@@ -278,4 +304,6 @@ def test_plain_lines_have_their_time_first_and_nothing_that_a_terminal_obeys():
     )
     text = plain_line(encode_state(VwapState("A", UNIT, 7, UNDEF_PRICE, 0, 0)))
     assert text == b"1970-01-01T00:00:00.000000000Z A 1 size 7 vwap - of 0"
+    of_a_lot = VwapState("A", UNIT, 7, UNDEF_PRICE, 0, 0, 10_000, is_stale=True)
+    assert plain_line(encode_state(of_a_lot)).endswith(b"A 1 size 0.00007 vwap - of 0 stale")
     assert plain_line(b"{").startswith(b"not understood")

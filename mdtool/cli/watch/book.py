@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from mdtool.adapters.gateway_stream import GatewayStreamClient
 from mdtool.cli.live.drawing import Layout, draw
 from mdtool.cli.live.frame import Frame, Ladder, Level, Print, State
 from mdtool.cli.screen import ASCII, UNICODE, new_console, printable
+from mdtool.cli.watch.printing import Losses
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.units import parse_price, parse_time
@@ -26,6 +26,7 @@ _DEPTH: Final = 50
 _PRINTS: Final = 100
 _LONGEST_DELAY_S: Final = 10.0
 _BOOKS, _TRADES = "books", "trades"
+_STALE: Final = "the book is as it was: its receiver is unavailable"
 _SIDES: Final = {"bid": "bids", "ask": "asks"}
 
 Take = Callable[[str, Mapping[str, Any]], None]
@@ -122,10 +123,10 @@ class GatewayBookView:
             return
         self._frame = replace(
             self._frame,
-            state=State.PLAYING,
+            state=State.BROKEN if row.get("stale") is True else State.PLAYING,
             clock_ns=clock_ns,
             decimals=max(self._frame.decimals, ladder.decimals),
-            notice="",
+            notice=_STALE if row.get("stale") is True else "",
             ladder=ladder,
         )
 
@@ -165,21 +166,23 @@ def _ladder(row: Mapping[str, Any], prints: tuple[Print, ...]) -> Ladder:
 
 def plain_book(row: Mapping[str, Any]) -> str:
     """Return the best prices of a book as a line of text."""
-    text = f"{row['timestamp']} {row['symbol']}"
-    for side, levels in _SIDES.items():
-        best = row[levels][0] if row[levels] else None
-        text += f" {side} {best['size']} x {best['price']}" if best else f" {side} -"
-    return printable(text)
+    try:
+        text = f"{row['timestamp']} {row['symbol']}"
+        for side, levels in _SIDES.items():
+            best = row[levels][0] if row[levels] else None
+            text += f" {side} {best['size']} x {best['price']}" if best else f" {side} -"
+    except (KeyError, IndexError, TypeError):
+        return printable(f"not understood: {json.dumps(row):.200}")
+    return printable(f"{text} stale" if row.get("stale") is True else text)
 
 
 def print_book(gateway: GatewayStreamClient, symbol: str, *, plain: bool) -> NoReturn:
     """Print a line for each change of a book, until the reader of standard output closes it."""
+    losses = Losses(gateway.address)
 
     def take(channel: str, row: Mapping[str, Any]) -> None:
+        losses.connected()
         if channel == _BOOKS:
             print(plain_book(row) if plain else json.dumps(row), flush=True)
 
-    def lost(reason: str) -> None:
-        print(f"{gateway.address}: {reason}; trying again", file=sys.stderr)
-
-    asyncio.run(follow_book(gateway, symbol, take, lost))
+    asyncio.run(follow_book(gateway, symbol, take, losses.lost))

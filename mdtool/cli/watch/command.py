@@ -84,6 +84,8 @@ def watch(
     is_gateway = "://" in where
     is_table = sys.stdout.isatty() and not is_dumb() and not plain
     if book is not None:
+        if symbols is not None or columns is not None:
+            raise UsageError("--book: shows one symbol; leave out --symbols and --columns")
         return _watch_book(where, book.strip().upper(), token, is_table=is_table, plain=plain)
     feed = (GatewayStreamClient if is_gateway else VwapFeedClient)(where, selected, token)
     if not is_table:

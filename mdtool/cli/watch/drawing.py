@@ -59,6 +59,7 @@ _HELP: Final = (
     ("change", "since this watch began; so does the trend"),
     ("vs vwap", "how far the price is from its VWAP"),
     ("window", "trades that the VWAP is of"),
+    ("faint", "as it was: the feed, or the source of a price, is unavailable"),
     ("alert", "the latest of a symbol, faint once it has ended; it predicts nothing"),
 )
 
@@ -143,6 +144,8 @@ def draw(
             for column, width in shown:
                 line.append(column.cell(column.draw(symbol, quote, look, width), width))
                 line.append(" " * GAP)
+            if quote.state.is_stale or not connection.is_live:
+                line.stylize("faint")
             drawn.append(fit(line, columns))
         if not rows:
             drawn.append(fit(Text(f" {_nothing(quotes, connection)}", "faint"), columns))

@@ -34,7 +34,8 @@ def plain_line(line: bytes) -> bytes:
             state = decode_state(line)
             text = (
                 f"{format_time(state.timestamp_ns)} {state.symbol} {format_price(state.price)} "
-                f"size {state.volume} vwap {format_price(state.vwap) or '-'} of {state.window}"
+                f"size {format_price(state.size)} vwap {format_price(state.vwap) or '-'} "
+                f"of {state.window}{' stale' if state.is_stale else ''}"
             )
     except LineError as error:
         text = f"not understood: {error}"
@@ -48,6 +49,31 @@ def print_lines(
     asyncio.run(feed.follow(_Printer(feed.address, form)))
 
 
+class Losses:
+    """Logs each reason of a lost connection once, until there is one.
+
+    Parameters
+    ----------
+    address : str
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._reported = ""
+
+    def connected(self) -> None:
+        """Take note of a connection."""
+        self._reported = ""
+
+    def lost(self, reason: str) -> None:
+        """Log a reason; raise BrokenPipeError once the reader of standard output closed it."""
+        if _is_closed(sys.stdout.fileno()):
+            raise BrokenPipeError
+        if reason != self._reported:
+            self._reported = reason
+            log.warning("%s: %s; trying again", self._address, reason)
+
+
 class _Printer:
     """Prints the lines of a feed, and logs each reason of a lost connection. A `Listener`.
 
@@ -59,12 +85,11 @@ class _Printer:
     """
 
     def __init__(self, address: str, form: Callable[[bytes], bytes] | None = None) -> None:
-        self._address = address
         self._form = form
-        self._reported = ""
+        self._losses = Losses(address)
 
     def connected(self) -> None:
-        self._reported = ""
+        self._losses.connected()
 
     def received(self, lines: list[bytes]) -> None:
         printed = lines if self._form is None else map(self._form, lines)
@@ -72,11 +97,7 @@ class _Printer:
         sys.stdout.buffer.flush()
 
     def lost(self, reason: str, _delay_s: float, _attempts: int) -> None:
-        if _is_closed(sys.stdout.fileno()):
-            raise BrokenPipeError
-        if reason != self._reported:
-            self._reported = reason
-            log.warning("%s: %s; trying again", self._address, reason)
+        self._losses.lost(reason)
 
 
 def _is_closed(fd: int) -> bool:

@@ -55,7 +55,7 @@ class Quote:
     @property
     def size(self) -> int:
         """The volume times its lot, at 1e-9."""
-        return self.state.volume * (self.state.lot or PRICE_SCALE)
+        return self.state.size
 
     @property
     def change(self) -> int:
@@ -79,7 +79,10 @@ class Quote:
         self._add_point(self.updated_s)
 
     def update(self, state: VwapState, now_s: float) -> None:
-        """Replace the state."""
+        """Replace the state; a stale one is no update."""
+        if state.is_stale:
+            self.state = state
+            return
         if state.price != self.state.price:
             self.direction = 1 if state.price > self.state.price else -1
             self.changed_s = now_s
