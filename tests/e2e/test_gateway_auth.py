@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError, web
@@ -451,6 +452,31 @@ async def test_decisions_are_logged_without_tokens(keys, monkeypatch, tmp_path):
     ]
     assert {line["address"] for line in lines} == {"127.0.0.1"}
     assert not any(keys[role].split("_", 2)[2] in text for role in ROLES)
+
+
+async def test_metrics_and_logs_have_no_tokens(keys, monkeypatch, caplog):
+    """Of requests, messages, tickets and wrong tokens, wherever a client puts them."""
+    caplog.set_level(logging.DEBUG)
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        tokens = [keys["some"], await ticket(client, keys["some"]), "mdt_nobody_0123456789abcdef"]
+        for token in tokens:
+            path = f"/ws/marketdata?symbol=AAPL&ticket={token}"
+            with contextlib.suppress(WSServerHandshakeError):
+                async with client.ws_connect(path) as socket:
+                    await socket.send_json({"op": "auth", "token": token})
+                    await socket.receive()
+            async with client.ws_connect("/stream") as socket:
+                await socket.send_json({"op": "auth", "token": token})
+                await socket.receive()
+            await client.answer(f"/api/v2/quotes/{token}?token={token}")
+            async with client.get("/api/v2/quotes", headers=bearer(token)):
+                pass
+        async with client.get("/metrics", headers=bearer(keys["all"])) as response:
+            text = await response.text()
+    assert "mdtool_sockets" in text
+    for token in tokens:
+        assert token[-12:] not in text
+        assert token[-12:] not in caplog.text
 
 
 class Issuer:

@@ -5,6 +5,8 @@ import contextlib
 import json
 import logging
 import ssl
+import subprocess
+import sys
 
 import aiohttp
 import grpc
@@ -62,11 +64,11 @@ async def stack():
         start = services.enter_async_context
         aggregator = (await start(running(Aggregator(AggregatorConfig(port=0))))).addresses["grpc"]
         tcp = await start(serving(aggregator))
-        vwap = await start(running(VwapFeed(VwapConfig(port=0, aggregator=aggregator))))
-        gateway = await start(
-            running(Gateway(GatewayConfig(port=0, aggregator=aggregator, timeout_ms=60_000)))
-        )
-        yield Route(tcp, aggregator, gateway.addresses["http"], vwap.addresses["tcp"])
+        feed = await start(running(VwapFeed(VwapConfig(port=0, aggregator=aggregator))))
+        vwap = feed.addresses["tcp"]
+        config = GatewayConfig(port=0, aggregator=aggregator, vwap=vwap, timeout_ms=60_000)
+        gateway = await start(running(Gateway(config)))
+        yield Route(tcp, aggregator, gateway.addresses["http"], vwap)
 
 
 async def connect(address, context, hello=None):
@@ -130,6 +132,21 @@ async def test_an_end_requests_the_ack_with_tls_and_without(shared, monkeypatch)
         client = await connect(route.serve_tcp, shared.context())
         client.writer.write(frame() * 3 + END_FRAME)
         assert "Accepted 3 ticks" in (await client.last_reply()).message
+
+
+async def test_the_command_watch_speaks_it(certificates):
+    async with bounded(), stack() as route:
+        client = await connect(route.serve_tcp, certificates.context())
+        client.writer.write(frame() * 3 + END_FRAME)
+        assert "Accepted 3 ticks" in (await client.last_reply()).message
+        for where in (route.vwap, f"https://{route.gateway}"):
+            watching = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mdtool", "watch", where), stdout=subprocess.PIPE
+            )
+            assert watching.stdout is not None
+            assert b'"AAPL"' in await watching.stdout.readline()
+            watching.terminate()
+            await watching.wait()
 
 
 async def test_a_sender_and_a_receiver_of_books(certificates, tmp_path):
