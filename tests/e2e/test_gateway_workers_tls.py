@@ -234,22 +234,26 @@ async def test_a_worker_that_is_killed_ends_what_it_relays_and_serves_and_no_mor
                 await session.connect()
 
 
-async def test_sessions_get_their_last_words(source, certificates, monkeypatch, tmp_path):
-    settings_of(certificates, monkeypatch, tmp_path)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_sessions_of_a_gateway_that_stops_are_told_so(
+    source, certificates, monkeypatch, tmp_path, scheme
+):
+    if scheme == "https":
+        settings_of(certificates, monkeypatch, tmp_path)
     async with contextlib.AsyncExitStack() as stack, bounded():
-        connector = TCPConnector(ssl=certificates.context(), force_close=True)
-        client = await stack.enter_async_context(ClientSession(connector=connector))
         config = GatewayConfig(aggregator=source.address, port=0, workers=2)
         sessions = []
         async with running(Gateway(config)) as (addresses, _):
             port = parse_address(addresses["http"])[1]
-            client._base_url = client._build_url(f"https://localhost:{port}")
+            connector = TCPConnector(ssl=certificates.context(), force_close=True)
+            url = f"{scheme}://localhost:{port}"
+            client = await stack.enter_async_context(ClientSession(url, connector=connector))
             for number in range(MANY):
                 session = Session(client, f"session{number}")
                 sessions.append(await stack.enter_async_context(session.streaming()))
                 await session.connect()
         for session in sessions:
-            assert (await session.line()).startswith("c[")
+            assert (await session.line()).startswith("c[1001,")
             assert await session.line() == ""
 
 
