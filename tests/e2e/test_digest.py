@@ -208,14 +208,16 @@ def stored(url: str) -> int:
 
 
 def from_the_live_gateway(given: Given) -> str:
-    async def session() -> bytes:
-        async with gateway(given.trades) as address, client(address) as connected:
-            await connected.login(dataset=DATASET)
-            connected.send(wants("ALL_SYMBOLS"), Start())
-            await connected.rest()
-            return bytes(connected.data)
+    return digest("-", stdin=asyncio.run(live_stream(given.trades, "trades")))
 
-    return digest("-", stdin=asyncio.run(session()))
+
+async def live_stream(path: Path, schema: str) -> bytes:
+    """What a live gateway sends of a schema of a file."""
+    async with gateway(path) as address, client(address) as connected:
+        await connected.login(dataset=DATASET)
+        connected.send(wants("ALL_SYMBOLS", schema=schema), Start())
+        await connected.rest()
+        return bytes(connected.data)
 
 
 def through_the_official_client(given: Given) -> str:
@@ -265,6 +267,9 @@ def test_book_states(tmp_path):
     expected = digest(orders, "--of", "books")
     assert digest(depth, "--of", "books") == expected
     assert digest("-", "--of", "books", stdin=orders.read_bytes()) == expected
+    for schema in ("mbo", "mbp-10"):
+        received = asyncio.run(live_stream(orders, schema))
+        assert digest("-", "--of", "books", stdin=received) == expected
     cut = tmp_path / "cut.dbn"
     output_of("replay-dbn", orders, "-l", 2_990, "-q", "-o", cut)
     assert digest(cut, "--of", "books") != expected
