@@ -543,6 +543,31 @@ class PolledStomp:
         return self._messages.pop(0)
 
 
+async def test_what_is_sent_after_the_end_of_a_token_is_not_relayed(keys, monkeypatch):
+    """A session of SockJS without WebSocket lasts on, for its client to learn of its end."""
+
+    def joining(name):
+        signal = json.dumps({"type": "JOIN", "senderId": name}).encode()
+        return encode("SEND", {"destination": "/app/signal"}, signal)
+
+    leaver = keys.make("leaver", "all")
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        ended, other = PolledStomp(client), PolledStomp(client)
+        for each, token in ((ended, leaver), (other, keys["all"])):
+            await each.open()
+            await each.send(
+                encode("CONNECT", {"accept-version": "1.2", "Authorization": f"Bearer {token}"}),
+                encode("SUBSCRIBE", {"id": "0", "destination": "/topic/signaling"}),
+            )
+            assert (await each.next()).startswith("CONNECTED")
+        api_keys.revoke(keys.path, "leaver")
+        assert await ended.next() == UNAUTHORIZED
+        await ended.send(joining("ended"))
+        await other.send(joining("other"))
+        assert '"senderId":"other"' in await other.next()
+        assert await ended.next() == UNAUTHORIZED
+
+
 @pytest.mark.parametrize("kind", [RawStomp, PolledStomp])
 async def test_stomp_waits_for_the_issuers_new_keys(keys, monkeypatch, tmp_path, kind):
     monkeypatch.setattr(jwt, "_RETRY_S", 0.0)

@@ -137,7 +137,8 @@ class SockJs:
         for message in messages:
             await session.connection.authenticated()
             with await session.client.turn():
-                session.connection.receive(message)
+                if not session.is_over:  # as with its token
+                    session.connection.receive(message)
         response = web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})
         self._mark(request, response)
         return response
@@ -243,6 +244,11 @@ class _Session:
         self.connection = self._ending.enter_context(stomp.connected(self, Wrapping.SOCKJS))
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing follows but what waits for the client: what it sends is not handled."""
+        return self._last_frame is not None
+
+    @property
     def outbox(self) -> _Session:
         """The session itself, which stores its frames."""
         return self
@@ -286,6 +292,7 @@ class _Session:
         if self._last_frame is None:
             self._last_frame = sockjs.close(code, reason)
             self._has_more.set()
+            self._schedule_expiry()
 
     def give_up(self, reason: str) -> None:
         """End the session of a client that does not read."""
@@ -308,13 +315,20 @@ class _Session:
             yield False
             return
         self._is_attended = True
-        if self._expiry is not None:
+        if self._expiry is not None and not self.is_over:
             self._expiry.cancel()
         try:
             yield True
         finally:
             self._is_attended = False
-            self._expiry = asyncio.get_running_loop().call_later(_ABSENCE_S, self._expire)
+            if not self.is_over:
+                self._schedule_expiry()
+
+    def _schedule_expiry(self) -> None:
+        """Have the session dropped after a while; one that is over is not extended by requests."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(_ABSENCE_S, self._expire)
 
     async def frames(self, request: web.Request) -> tuple[Sequence[bytes], bool]:
         """Return what waits, as soon as there is something, and whether that is the last.
