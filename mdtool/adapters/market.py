@@ -254,7 +254,7 @@ def open_trade_feed(
     aggregator : str
         `HOST:PORT`; it need not be available yet.
     bus : str
-        `kafka://HOST:PORT`, or empty.
+        `kafka://HOST:PORT`, or empty; entering the feed waits for its servers.
     local : LocalMarket, optional
         The market of an aggregator in this process, which is then followed instead.
     socket : str, optional
@@ -270,9 +270,10 @@ def open_trade_feed(
 
         return LocalAggregatorClient(local)
     if bus:
-        from mdtool.adapters.kafka.trade_feed import KafkaTradeFeed
+        from mdtool.adapters.kafka.address import KafkaAddress
+        from mdtool.adapters.kafka.trade_feed import trade_feed
 
-        return KafkaTradeFeed(bus)
+        return trade_feed(KafkaAddress.parse(bus))
     from mdtool.adapters.aggregator import AggregatorClient
 
     return AggregatorClient(aggregator, socket)

@@ -23,7 +23,7 @@ SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")
 NAMED = {
     "none": b"memory:",
     "redis": b"redis://redis:6379",
-    "kafka": b"kafka://kafka:9092?wait_s=60",
+    "kafka": b"kafka://kafka:9092",
     "postgres": b"postgresql://mdtool:***@postgres/mdtool",
 }
 """What the settings name where a profile is chosen."""

@@ -10,6 +10,7 @@ from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.topics import Identity, Topics
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.kafka_aggregator import GroupMember
+from mdtool.services.kafka_reading import KafkaReading
 
 
 class Group:
@@ -40,7 +41,7 @@ def test_a_callback_that_fails_ends_the_part_in_the_group_after_the_call(monkeyp
         "mdtool.services.aggregator.kafka_aggregator.consumer", mock.Mock(return_value=group)
     )
     told = mock.Mock()
-    member = GroupMember(topics, AggregatorConfig(), told)
+    member = GroupMember(topics, AggregatorConfig(), told, KafkaReading())
     told.side_effect = lambda _: member.stop()
     member.run()
     assert group.has_returned

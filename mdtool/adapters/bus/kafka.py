@@ -25,7 +25,7 @@ from mdtool.adapters.kafka.client import (
     traced_headers,
 )
 from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_claim, encode_position
-from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics, watched
+from mdtool.adapters.kafka.topics import STREAMS, TICKS, opened_topics, watched
 from mdtool.core import tracing
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -104,7 +104,7 @@ class KafkaBus(BaseBus):
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         self._loop = asyncio.get_running_loop()
-        topics = await asyncio.to_thread(open_topics, self._address)
+        topics = await opened_topics(self._address)
         self._encoder = PartitionEncoder(self._symbols, topics.partitions)
         self._positions = StreamPositions(self._address)
         stack.push_async_callback(asyncio.to_thread, self._positions.close)

@@ -36,8 +36,8 @@ class KafkaAddress:
         The number of partitions of ticks; None for that of the existing topic, or `PARTITIONS`.
     replication : int
         The replicas of topics that are created; -1 for the servers' default.
-    wait_s : float
-        How long a service waits for the servers at its start.
+    wait_s : float or None
+        How long a service waits for the servers at its start; None for as long as it takes.
     config : str
         A file of client settings, empty where none are needed.
     """
@@ -46,7 +46,7 @@ class KafkaAddress:
     prefix: str = PREFIX
     partitions: int | None = None
     replication: int = -1
-    wait_s: float = 10.0
+    wait_s: float | None = None
     config: str = ""
 
     @classmethod
@@ -76,7 +76,7 @@ class KafkaAddress:
             given.pop("prefix", PREFIX),
             _whole(url, given.pop("partitions", None), None, 1, _MAX_PARTITIONS),
             _whole(url, given.pop("replication", None), -1, 1, 32_767) or -1,
-            _whole(url, given.pop("wait_s", None), 10, 1, 3_600) or 10,
+            _whole(url, given.pop("wait_s", None), None, 1, 3_600),
             given.pop("config", ""),
         )
         if given:

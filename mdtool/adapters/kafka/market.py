@@ -28,7 +28,8 @@ from mdtool.adapters.kafka.client import (
 )
 from mdtool.adapters.kafka.market_state import BarRow, Changes, MarketState
 from mdtool.adapters.kafka.records import TOTALS, RecordError
-from mdtool.adapters.kafka.topics import AGGREGATES, BARS, TICKS, open_topics, watched
+from mdtool.adapters.kafka.topics import AGGREGATES, BARS, TICKS, opened_topics, watched
+from mdtool.adapters.kafka.trade_feed import KafkaTradeFeed
 from mdtool.adapters.market import (
     BarReceiver,
     Receiver,
@@ -38,6 +39,7 @@ from mdtool.adapters.market import (
 )
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
+from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Reason
@@ -71,7 +73,8 @@ class _Follower:
 class KafkaMarket:
     """Reads sessions and bars. An async context manager, which owns the connection.
 
-    When a topic is deleted, its block is cancelled and raises PeerError.
+    Its servers need not be available yet. When a topic has wrong settings or is deleted, its block
+    is cancelled and raises StartupError or PeerError.
 
     Parameters
     ----------
@@ -98,6 +101,9 @@ class KafkaMarket:
         """Whether the topic was read to its end once, and the servers are available."""
         self._changed = asyncio.Event()
         self._resources = contextlib.AsyncExitStack()
+        self._state = MarketState(sorted(self._intervals), 0, keep)  # no partition is known yet
+        self._is_open = asyncio.Event()
+        self._partitions = 0
         self._failure: RecordError | None = None
 
     @property
@@ -112,22 +118,38 @@ class KafkaMarket:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        topics = await asyncio.to_thread(open_topics, self._address)
-        self._partitions = partitions = topics.partitions
-        self._state = MarketState(sorted(self._intervals), partitions, self._keep)
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(watched(topics))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for topic, apply in ((AGGREGATES, self._apply_aggregates), (BARS, self._apply_bars)):
-                read = functools.partial(self._read, topic, partitions, apply)
-                name = f"{self.address} {topic}"
-                tasks.create_task(run_in_thread(name, read, self._stopping.set), name=name)
-            stack.callback(self._stopping.set)
+            stack.callback(tasks.create_task(self._run(), name=self.address).cancel)
             self._resources = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
-        return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
+        try:
+            return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+
+    async def _run(self) -> None:
+        """Open the topics as soon as the servers are available, then read them until cancelled."""
+        topics = await opened_topics(self._address)
+        self._partitions = partitions = topics.partitions
+        self._state = MarketState(sorted(self._intervals), partitions, self._keep)
+        self._is_open.set()
+        async with watched(topics), asyncio.TaskGroup() as tasks:
+            for topic, apply in ((AGGREGATES, self._apply_aggregates), (BARS, self._apply_bars)):
+                read = functools.partial(self._read, topic, partitions, apply)
+                name = f"{self.address} {topic}"
+                tasks.create_task(run_in_thread(name, read, self._stopping.set), name=name)
+
+    def trade_feed(self) -> KafkaTradeFeed:
+        """Return a feed of the trades whose sessions and bars these are, for the same block."""
+        return KafkaTradeFeed(self._address, self._known_partitions)
+
+    async def _known_partitions(self) -> int:
+        """Return how many partitions of ticks there are, once that is known."""
+        await self._is_open.wait()
+        return self._partitions
 
     async def follow(self, receive: Receiver) -> None:
         """Pass on the state of every symbol, then changes, until the servers are unavailable."""
@@ -146,7 +168,7 @@ class KafkaMarket:
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> NoReturn:
         """Pass on, every second, whether aggregators keep up with the ticks."""
-        lag = await asyncio.to_thread(_Lag, self._address, self._partitions)
+        lag = await asyncio.to_thread(_Lag, self._address, await self._known_partitions())
         try:
             while True:
                 with self._lock:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn, Self
@@ -29,6 +30,7 @@ from mdtool.adapters.kafka.client import (
 )
 from mdtool.core.errors import PeerError, StartupError
 from mdtool.core.lifecycle import first_error
+from mdtool.core.threads import WorkerThread
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,23 @@ _COMPACTED: Final = {
 }
 _TRY_S: Final = 1.0
 _PAUSE_S: Final = 0.05
+_REJECTED_S: Final = 10.0
+"""How long a client that the servers reject tries again, where it waits for them without end."""
 _TIMEOUT_S: Final = 10.0
+_LOST: Final = KafkaError._TRANSPORT  # noqa: SLF001 - its public name, as of the others
+_TLS: Final = KafkaError._SSL  # noqa: SLF001
+_REFUSALS: Final = {KafkaError._AUTHENTICATION, _TLS}  # noqa: SLF001
+_TRANSIENT: Final = {
+    _LOST,
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # a server that starts may not know it yet
+    KafkaError.INVALID_REPLICATION_FACTOR,  # servers are still starting, and too few
+}
 _WATCH_S: Final = 1.0
 _WATCH_TIMEOUT_S: Final = 5.0
 _MAX_MISSED: Final = 3
@@ -128,27 +146,126 @@ def topic_names(address: KafkaAddress) -> list[str]:
     return [address.topic(name) for name in _TOPICS]
 
 
-def open_topics(address: KafkaAddress) -> Topics:
-    """Create missing topics, check all, and return them.
+async def opened_topics(address: KafkaAddress) -> Topics:
+    """As `open_topics`, off the event loop; when cancelled, it ends."""
+    stopping = threading.Event()
+    async with WorkerThread(str(address)) as worker:
+        try:
+            return await worker.run(open_topics, address, stopping.is_set)
+        finally:
+            stopping.set()
+
+
+def open_topics(address: KafkaAddress, is_stopping: Callable[[], bool] = lambda: False) -> Topics:
+    """Create missing topics, check all, and return them, as soon as the servers are available.
 
     Raises
     ------
     ConfigError
         When the address's file of settings is not valid.
     StartupError
-        When the servers cannot be reached within the address's `wait_s`, or a topic has the wrong
-        settings.
+        When the servers are unavailable for the address's `wait_s` or reject the client, or a topic
+        has the wrong settings; also when `is_stopping` returns true.
     """
-    refusal = _Refusal()
-    client = admin(address, {"error_cb": refusal.note})
-    deadline_s = time.monotonic() + address.wait_s
-    found = _available(client, address, deadline_s, refusal)
+    wait = _Wait(address)
+    client = admin(address, {"error_cb": wait.note})
+    while not is_stopping():
+        try:
+            topics = _open(client, address, wait.attempt_s)
+        except _UnavailableError as error:
+            client.poll(0)  # runs callbacks
+            wait.pause(str(error))
+        else:
+            wait.end()
+            return topics
+    raise StartupError(f"{address}: stopped before its topics were open")
+
+
+class _UnavailableError(Exception):
+    """Why the topics cannot be opened yet."""
+
+
+class _Wait:
+    """How long servers that are unavailable are waited for; says once that they are.
+
+    Parameters
+    ----------
+    address : KafkaAddress
+    """
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+        self._began_s = time.monotonic()
+        self._refusal = ""
+        """Why the servers reject the client; calls alone only time out."""
+        self._is_rejected = False
+        """Whether waiting would not help."""
+        self._is_said = False
+
+    @property
+    def attempt_s(self) -> float:
+        """How long the next attempt may take."""
+        if self._address.wait_s is None:
+            return _TRY_S
+        return max(0.01, min(self._address.wait_s - self._waited_s(), _TRY_S))
+
+    def note(self, error: KafkaError) -> None:
+        """Store the reason of an error outside of calls."""
+        if error.code() in _REFUSALS:
+            self._refusal = error.str()
+            # A connection that a proxy closes is an error of TLS, too.
+            self._is_rejected = error.code() != _TLS or "verify failed" in self._refusal
+        elif error.code() == _LOST:
+            self._refusal, self._is_rejected = "", False
+
+    def pause(self, reason: str) -> None:
+        """Wait before the next attempt.
+
+        Raises
+        ------
+        StartupError
+            When there is none.
+        """
+        limit_s = self._address.wait_s
+        if limit_s is None and self._is_rejected:
+            limit_s = _REJECTED_S
+        reason = self._refusal or reason
+        if limit_s is not None and self._waited_s() >= limit_s:
+            raise StartupError(
+                f"{self._address}: cannot be reached ({reason}; tried for {limit_s:g} s)"
+            )
+        if limit_s is None and not self._is_said:
+            self._is_said = True
+            log.warning("%s: cannot be reached (%s); waiting for it", self._address, reason)
+        time.sleep(_PAUSE_S)
+
+    def end(self) -> None:
+        """Say that the servers are available, where it was said that they are not."""
+        if self._is_said:
+            log.info("%s: connected", self._address)
+
+    def _waited_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+
+def _open(client: AdminClient, address: KafkaAddress, attempt_s: float) -> Topics:
+    """Create missing topics, check all, and return them.
+
+    Raises
+    ------
+    _UnavailableError
+        When the servers cannot do that yet.
+    StartupError
+        When a topic has the wrong settings, or the servers refuse.
+    """
+    found = _found(client, address, attempt_s)
     partitions = _partitions(address, found)
     missing = [name for name in _TOPICS if address.topic(name) not in found]
     if missing:
-        _create(client, address, missing, partitions, deadline_s)
-        while any(address.topic(name) not in found for name in _TOPICS):
-            found = _available(client, address, deadline_s, refusal)
+        _create(client, address, missing, partitions)
+        found = _found(client, address, attempt_s)
+        if any(address.topic(name) not in found for name in _TOPICS):
+            raise _UnavailableError("its new topics are not known yet")
         partitions = _partitions(address, found)  # another service may have been first
     for name, topic in _TOPICS.items():
         full_name = address.topic(name)
@@ -162,41 +279,19 @@ def open_topics(address: KafkaAddress) -> Topics:
     return Topics(address, partitions, _identities(client, address))
 
 
-class _Refusal:
-    """Why the servers reject a client; calls alone only time out."""
-
-    reason = ""
-
-    def note(self, error: KafkaError) -> None:
-        """Store the reason of an error outside of calls."""
-        if error.code() in {KafkaError._AUTHENTICATION, KafkaError._SSL}:  # noqa: SLF001 - public
-            self.reason = error.str()
-
-
-def _available(
-    client: AdminClient, address: KafkaAddress, deadline_s: float, refusal: _Refusal
-) -> dict[str, TopicMetadata]:
-    """Return the topics that exist and whose partitions have leaders."""
-    while True:
-        left_s = deadline_s - time.monotonic()
-        try:
-            topics = client.list_topics(timeout=max(0.01, min(left_s, _TRY_S))).topics
-        except KafkaException as error:
-            if left_s <= 0:
-                client.poll(0)  # runs callbacks
-                reason = refusal.reason or error_of(error).str()
-                raise StartupError(
-                    f"{address}: cannot be reached ({reason}; tried for {address.wait_s:g} s)"
-                ) from error
-            time.sleep(max(0.0, min(left_s, _PAUSE_S)))
-            continue
-        if left_s <= 0:
-            raise StartupError(f"{address}: topics have no leaders after {address.wait_s:g} s")
-        return {
-            name: topic
-            for name, topic in topics.items()
-            if topic.error is None and all(each.leader >= 0 for each in topic.partitions.values())
-        }
+def _found(
+    client: AdminClient, address: KafkaAddress, attempt_s: float
+) -> Mapping[str, TopicMetadata]:
+    """Return which of our topics exist."""
+    try:
+        topics = client.list_topics(timeout=attempt_s).topics
+    except KafkaException as error:
+        raise _UnavailableError(error_of(error).str()) from error
+    found = {name: topics[name] for name in topic_names(address) if name in topics}
+    for topic in found.values():
+        if topic.error is not None or any(each.leader < 0 for each in topic.partitions.values()):
+            raise _UnavailableError("topics have no leaders")
+    return found
 
 
 def _partitions(address: KafkaAddress, found: Mapping[str, TopicMetadata]) -> int:
@@ -213,14 +308,8 @@ def _partitions(address: KafkaAddress, found: Mapping[str, TopicMetadata]) -> in
     return there
 
 
-def _create(
-    client: AdminClient,
-    address: KafkaAddress,
-    names: list[str],
-    partitions: int,
-    deadline_s: float,
-) -> None:
-    """Create topics; retry while servers are still starting and too few for the replication."""
+def _create(client: AdminClient, address: KafkaAddress, names: list[str], partitions: int) -> None:
+    """Create topics, unless another service does at the same time."""
     wanted = [
         NewTopic(
             address.topic(name),
@@ -230,26 +319,25 @@ def _create(
         )
         for name in names
     ]
-    while wanted:
-        retried = set()
-        outcomes = client.create_topics(
-            wanted, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S
-        )
-        for name, made in outcomes.items():
-            error = _outcome(made)
-            if error is None:
-                log.info("%s: created topic %s", address, name)
-            elif _lacks_servers(error) and time.monotonic() < deadline_s:
-                retried.add(name)
-            elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise StartupError(f"{address}: cannot create topic {name}: {error.str()}")
-        wanted = [topic for topic in wanted if topic.topic in retried]
-        time.sleep(_PAUSE_S if wanted else 0)
+    outcomes = client.create_topics(
+        wanted, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S
+    )
+    for name, made in outcomes.items():
+        error = _outcome(made)
+        if error is None:
+            log.info("%s: created topic %s", address, name)
+        elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise _failure(address, f"cannot create topic {name}", error)
 
 
-def _lacks_servers(error: KafkaError) -> bool:
-    """Return whether there were fewer servers than replicas."""
-    return bool(error.code() == KafkaError.INVALID_REPLICATION_FACTOR)
+def _failure(address: KafkaAddress, what: str, error: KafkaError) -> Exception:
+    """Return what to raise for an error of a call."""
+    reason = f"{what}: {error.str()}"
+    return (
+        _UnavailableError(reason)
+        if error.code() in _TRANSIENT
+        else StartupError(f"{address}: {reason}")
+    )
 
 
 def _check_settings(client: AdminClient, address: KafkaAddress) -> None:
@@ -258,7 +346,7 @@ def _check_settings(client: AdminClient, address: KafkaAddress) -> None:
     for topic, resource in zip(_TOPICS.values(), resources, strict=True):
         error = _outcome(answers[resource])
         if error is not None:
-            raise StartupError(f"{address}: cannot describe {resource.name}: {error.str()}")
+            raise _failure(address, f"cannot describe {resource.name}", error)
         settings = answers[resource].result()
         policy = settings["cleanup.policy"].value
         if set(policy.split(",")) != set(topic.policy.split(",")):
@@ -279,7 +367,7 @@ def _identities(client: AdminClient, address: KafkaAddress) -> dict[str, Identit
     for name, described in describe(client, topic_names(address)).items():
         error = _outcome(described)
         if error is not None:
-            raise StartupError(f"{address}: cannot describe {name}: {error.str()}")
+            raise _failure(address, f"cannot describe {name}", error)
         identities[name] = Identity.of(described.result())
     return identities
 

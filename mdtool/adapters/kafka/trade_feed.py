@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Final, NoReturn, Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final, NoReturn
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
@@ -23,7 +22,7 @@ from mdtool.adapters.kafka.client import (
 from mdtool.adapters.kafka.topics import (
     FRAMES,
     TICKS,
-    open_topics,
+    opened_topics,
     sequence_at,
     source_of,
     stream_of,
@@ -48,48 +47,33 @@ _MAX_STREAMS: Final = 100_000
 
 
 class KafkaTradeFeed:
-    """A `TradeFeed` of the topic of ticks. An async context manager, which checks the topics.
-
-    When a topic is deleted, its block is cancelled and raises PeerError.
+    """A `TradeFeed` of the topic of ticks.
 
     A run has the stream and sequences that a store of the bus has for its trades. Frames that an
     ingest server produced again, after a crash, are passed on once.
 
     Parameters
     ----------
-    url : str
-
-    Raises
-    ------
-    ConfigError
-        When the URL is not valid.
+    address : KafkaAddress
+    partitions : callable
+        Returns how many there are of ticks, once the topics are open.
     """
 
-    def __init__(self, url: str) -> None:
-        self._address = KafkaAddress.parse(url)
-        self._partitions = 0
+    def __init__(self, address: KafkaAddress, partitions: Callable[[], Awaitable[int]]) -> None:
+        self._address = address
+        self._partitions = partitions
 
     @property
     def name(self) -> str:
         """The name of the feed in messages."""
         return str(self._address)
 
-    async def __aenter__(self) -> Self:
-        topics = await asyncio.to_thread(open_topics, self._address)
-        self._partitions = topics.partitions
-        self._watched = watched(topics)
-        await self._watched.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        return await self._watched.__aexit__(*exc_info)  # type: ignore[arg-type]
-
     async def follow_trades(
         self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """As `TradeFeed.follow_trades`; records are passed on as they arrive, never collected."""
         stream = TradeStream(lambda _interval_ms: stream.lost(), receive)
-        reader = _Reader(self._address, self._partitions)
+        reader = _Reader(self._address, await self._partitions())
         batches = AsyncReadAhead(reader.batches(), _BATCHES_AHEAD)
         try:
             await anext(batches)  # empty, once the ends of partitions are known
@@ -101,6 +85,21 @@ class KafkaTradeFeed:
             reader.stop()
             await batches.close()
         raise AssertionError
+
+
+@contextlib.asynccontextmanager
+async def trade_feed(address: KafkaAddress) -> AsyncIterator[KafkaTradeFeed]:
+    """Open the topics, and give their feed for a block.
+
+    When a topic is deleted, the block is cancelled and raises PeerError.
+    """
+    topics = await opened_topics(address)
+
+    async def partitions() -> int:
+        return topics.partitions
+
+    async with watched(topics):
+        yield KafkaTradeFeed(address, partitions)
 
 
 class _Reader:

@@ -32,7 +32,7 @@ from mdtool.adapters.kafka.client import (
     traceparent_of,
 )
 from mdtool.adapters.kafka.records import Aggregates, RecordError
-from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, Topics, open_topics, watched
+from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, Topics, opened_topics, watched
 from mdtool.adapters.kafka.transactions import DeadLetter, FencedError, PartitionWriter
 from mdtool.core import tracing
 from mdtool.core.backoff import delays
@@ -88,8 +88,8 @@ class KafkaAggregator:
         Raises
         ------
         StartupError
-            When the address cannot be listened on, or Kafka cannot be reached or has topics with
-            wrong settings.
+            When the address cannot be listened on, or Kafka rejects it or has topics with wrong
+            settings; while Kafka is unavailable, it is waited for.
         PeerError
             When what the topics hold is not mdtool's, or one of them was deleted.
         """
@@ -97,7 +97,6 @@ class KafkaAggregator:
         check_exposed(self.name, self._config.host, self._config.auth)
         server = GrpcServer(tls=server_tls(self.name))
         address = server.bind(self._config.host, self._config.port)
-        topics = await asyncio.to_thread(open_topics, self._address)
 
         def report(is_member: bool) -> None:
             setting = server.set_health(rpc.SERVICE.full_name, is_member)
@@ -106,11 +105,16 @@ class KafkaAggregator:
             except RuntimeError:  # the loop is closed
                 setting.close()
 
-        member = GroupMember(topics, self._config, report)
-        serving = metrics_served(self._config.metrics_port, member.reading.measures)
-        async with server, watched(topics), serving as metrics:
-            started({"grpc": address, **metrics})
-            await run_in_thread(str(self._address), member.run, member.stop)
+        reading, is_open = KafkaReading(), asyncio.Event()
+        async with metrics_served(
+            self._config.metrics_port, reading.measures, is_ready=is_open.is_set
+        ) as metrics:
+            topics = await opened_topics(self._address)
+            member = GroupMember(topics, self._config, report, reading)
+            async with server, watched(topics):
+                is_open.set()
+                started({"grpc": address, **metrics})
+                await run_in_thread(str(self._address), member.run, member.stop)
 
 
 class _Commit(NamedTuple):
@@ -178,15 +182,16 @@ class GroupMember:
         What bounds the state.
     report : callable
         Called, in a thread of this member, with whether it owns partitions.
-
-    Attributes
-    ----------
     reading : KafkaReading
-        What it has done.
+        Mutated: what it has done.
     """
 
     def __init__(
-        self, topics: Topics, config: AggregatorConfig, report: Callable[[bool], None]
+        self,
+        topics: Topics,
+        config: AggregatorConfig,
+        report: Callable[[bool], None],
+        reading: KafkaReading,
     ) -> None:
         self._address = topics.address
         self._partitions = topics.partitions
@@ -195,7 +200,7 @@ class GroupMember:
         self._report = report
         self._stopping = threading.Event()
         self._watchdog = Watchdog(str(self._address))
-        self.reading = KafkaReading()
+        self._reading = reading
         self._owned: dict[int, _Owned] = {}
         self._failure: Exception | None = None
         """What a callback of the client raised."""
@@ -263,8 +268,8 @@ class GroupMember:
                     if number in by_partition
                 ]
                 for commit in commits:
-                    commit.result().add_to(self.reading)
-                self.reading.place(group, self._address.topic(TICKS), self._positions())
+                    commit.result().add_to(self._reading)
+                self._reading.place(group, self._address.topic(TICKS), self._positions())
                 if commits:
                     self._publish_offsets(group)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
@@ -116,17 +117,9 @@ class Sources:
     async def __aenter__(self) -> Self:
         config = self._config
         async with AsyncExitStack() as stack:
-            aggregator: MarketReader = await stack.enter_async_context(
-                _market_reader(config, self._local)
+            aggregator, trade_feed, watched = await stack.enter_async_context(
+                _market(config, self._local)
             )
-            trade_feed, watched = [
-                await stack.enter_async_context(
-                    open_trade_feed(
-                        config.aggregator, config.bus, self._local, config.aggregator_socket
-                    )
-                )
-                for _ in range(2)
-            ]
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
             )
@@ -204,13 +197,24 @@ class Sources:
         self.feeds = Feeds(feeds, TABLE)
 
 
-def _market_reader(
+@contextlib.asynccontextmanager
+async def _market(
     config: GatewayConfig, local: LocalMarket | None
-) -> contextlib.AbstractAsyncContextManager[MarketReader]:
-    if local is not None:
-        return LocalAggregatorClient(local)
-    if not config.bus:
-        return AggregatorClient(config.aggregator, config.aggregator_socket)
-    from mdtool.adapters.kafka.market import KafkaMarket
+) -> AsyncIterator[tuple[MarketReader, TradeFeed, TradeFeed]]:
+    """Give the reader of the market, and two feeds of its trades, for a block."""
+    if config.bus and local is None:
+        from mdtool.adapters.kafka.market import KafkaMarket
 
-    return KafkaMarket(config.bus, INTERVALS, config.bars_kept)
+        async with KafkaMarket(config.bus, INTERVALS, config.bars_kept) as market:
+            yield market, market.trade_feed(), market.trade_feed()
+        return
+    address, path = config.aggregator, config.aggregator_socket
+    async with AsyncExitStack() as stack:
+        reader: MarketReader = await stack.enter_async_context(
+            AggregatorClient(address, path) if local is None else LocalAggregatorClient(local)
+        )
+        feeds = [
+            await stack.enter_async_context(open_trade_feed(address, "", local, path))
+            for _ in range(2)
+        ]
+        yield reader, feeds[0], feeds[1]

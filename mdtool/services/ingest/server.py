@@ -66,6 +66,7 @@ class IngestServer:
         self._config = config
         self._local = local
         self._is_stopping = False
+        self._intake: Intake | None = None
         parse_address(config.aggregator)
         if config.bus:
             KafkaAddress.parse(config.bus)
@@ -76,7 +77,8 @@ class IngestServer:
         Raises
         ------
         StartupError
-            When the address cannot be listened on, or Kafka cannot be reached.
+            When the address cannot be listened on, or Kafka rejects it; while Kafka is unavailable,
+            it is waited for.
         PeerError
             When what was taken can never be committed; or is not when the server stops, and its
             clients cannot send it again.
@@ -88,18 +90,15 @@ class IngestServer:
         symbols = SymbolIndex(self._config.max_symbols)
         url = self._config.bus or self._config.aggregator
         async with (
-            contextlib.AsyncExitStack() as stack,
+            metrics_served(
+                self._config.metrics_port,
+                self._measures,
+                is_ready=lambda: self._intake is not None and not self._is_stopping,
+            ) as metrics,
             open_bus(url, symbols.symbols, self._local, self._config.aggregator_socket) as bus,
             asyncio.TaskGroup() as tasks,
         ):
-            intake = Intake(bus, self._config.max_uncommitted)
-            metrics = await stack.enter_async_context(
-                metrics_served(
-                    self._config.metrics_port,
-                    lambda: _measures(intake, self._connections.admission),
-                    is_ready=lambda: not self._is_stopping,
-                )
-            )
+            self._intake = intake = Intake(bus, self._config.max_uncommitted)
             watching = None
             if security is not None:
                 watching = tasks.create_task(security.run(self._connections.admission.open))
@@ -112,6 +111,16 @@ class IngestServer:
                 await self._stop(intake, bus)
                 if watching is not None:
                     watching.cancel()
+
+    def _measures(self) -> Iterator[Metric]:
+        from mdtool.services import families
+
+        intake = self._intake
+        if intake is not None:
+            yield families.counter("mdtool_frames_taken", intake.taken)
+            yield families.counter("mdtool_frames_committed", intake.committed)
+            yield families.gauge("mdtool_uncommitted_ticks", intake.uncommitted)
+        yield from families.clients(self._connections.admission)
 
     async def _drain(self, duration_s: float) -> None:
         self._is_stopping = True
@@ -169,12 +178,3 @@ def _warm_up() -> None:
     """Compile the decoder's kernels before anyone waits for them."""
     tick = tick_pb2.Tick(symbol="A", price=1.0, volume=1, exchange_timestamp=time.time_ns())
     TickDecoder(SymbolIndex(1)).feed(encode_frame(tick.SerializeToString()), time.time_ns())
-
-
-def _measures(intake: Intake, admission: Admission) -> Iterator[Metric]:
-    from mdtool.services import families
-
-    yield families.counter("mdtool_frames_taken", intake.taken)
-    yield families.counter("mdtool_frames_committed", intake.committed)
-    yield families.gauge("mdtool_uncommitted_ticks", intake.uncommitted)
-    yield from families.clients(admission)

@@ -29,7 +29,7 @@ from mdtool.adapters.kafka.topics import (
     TICKS,
     Topics,
     offset_of,
-    open_topics,
+    opened_topics,
     sequence_at,
     source_of,
     stream_of,
@@ -108,28 +108,27 @@ class BusStore:
         Raises
         ------
         StartupError
-            When Kafka cannot be reached, or another process holds the store.
+            When Kafka rejects it, or another process holds the store.
         StoreError
-            When the store cannot be written any more; a server that is unavailable is waited for.
+            When the store cannot be written any more. Servers that are unavailable are waited for.
         PeerError
             When a topic was deleted.
         """
-        topics = await asyncio.to_thread(open_topics, self._address)
-        reader = _TicksReader(topics, self._url, self._config)
+        reader = _TicksReader(self._address, self._url, self._config)
         loop = asyncio.get_running_loop()
 
         def ready(address: str) -> None:
             log.info("%s: stores the trades of %s", address, self._address)
             loop.call_soon_threadsafe(started, metrics)
 
-        async with (
-            watched(topics),
-            retained(self._url, self._keep, self._config.session),
-            metrics_served(
-                self._metrics_port, reader.measures, is_ready=lambda: reader.is_open
-            ) as metrics,
-        ):
-            await run_in_thread(str(self._address), lambda: reader.run(ready), reader.stop)
+        async with metrics_served(
+            self._metrics_port, reader.measures, is_ready=lambda: reader.is_open
+        ) as metrics:
+            topics = await opened_topics(self._address)
+            async with watched(topics), retained(self._url, self._keep, self._config.session):
+                await run_in_thread(
+                    str(self._address), lambda: reader.run(topics, ready), reader.stop
+                )
 
 
 class _TicksReader:
@@ -137,17 +136,16 @@ class _TicksReader:
 
     Parameters
     ----------
-    topics : Topics
+    address : KafkaAddress
     url : str
         The store's.
     config : AggregatorConfig
         The settings of an aggregation service on the same store.
     """
 
-    def __init__(self, topics: Topics, url: str, config: AggregatorConfig) -> None:
-        self._topics = topics
-        self._address = topics.address
-        self._ticks = topics.address.topic(TICKS)
+    def __init__(self, address: KafkaAddress, url: str, config: AggregatorConfig) -> None:
+        self._address = address
+        self._ticks = address.topic(TICKS)
         self._url = url
         self._config = config
         self._stopping = threading.Event()
@@ -164,11 +162,13 @@ class _TicksReader:
         """End `run` after the step that is being written."""
         self._stopping.set()
 
-    def run(self, ready: Callable[[str], None]) -> None:
+    def run(self, topics: Topics, ready: Callable[[str], None]) -> None:
         """Read until stopped.
 
         Parameters
         ----------
+        topics : Topics
+            Those of the address.
         ready : callable
             Called with the store's address once it is open.
 
@@ -188,8 +188,8 @@ class _TicksReader:
                 return
             store, writer = opened
             self._size = StoreSize(store)
-            self._restore_partitions(store, writer.market)
-            self._check_topic(store, writer)
+            self._restore_partitions(topics.partitions, store, writer.market)
+            self._check_topic(topics.ticks_id, store, writer)
             self._assign(reader)
             ready(store.address)
             while not self._stopping.is_set():
@@ -236,8 +236,7 @@ class _TicksReader:
         settings = {"group.id": group, "isolation.level": "read_uncommitted"}
         return consumer(self._address, settings)
 
-    def _restore_partitions(self, store: Store, market: Market) -> None:
-        count = self._topics.partitions
+    def _restore_partitions(self, count: int, store: Store, market: Market) -> None:
         for number in range(count):
             partition = _Partition(self._address, number, count, market)
             position = store.position(partition.stream_id)
@@ -245,12 +244,12 @@ class _TicksReader:
                 market.remember(partition.stream_id, position)
             self._partitions.append(partition)
 
-    def _check_topic(self, store: Store, writer: MarketWriter) -> None:
+    def _check_topic(self, topic_id: str, store: Store, writer: MarketWriter) -> None:
         """Check that the store has the trades of this topic, not of another with its name.
 
         The store knows the topic's id as a stream of one frame, without trades.
         """
-        stream_id = f"{self._ticks}@{self._topics.ticks_id}"
+        stream_id = f"{self._ticks}@{topic_id}"
         if store.position(stream_id) is not None:
             return
         if any(partition.sequence for partition in self._partitions):

@@ -67,6 +67,7 @@ class VwapFeed:
         if window.span_ns:
             window = Window(config.max_trades, window.span_ns)
         self._window = window
+        self._is_following = False
         self._is_stopping = False
         parse_address(config.aggregator)
         if config.bus:
@@ -78,7 +79,8 @@ class VwapFeed:
         Raises
         ------
         StartupError
-            When the address cannot be listened on, or Kafka cannot be reached.
+            When the address cannot be listened on, or Kafka rejects it; while Kafka is unavailable,
+            it is waited for.
         """
         config, tls = self._config, server_tls(self.name)
         security = Security.load(self.name, config.host, config.auth)
@@ -86,6 +88,13 @@ class VwapFeed:
         admission = Admission(Limits(connections=config.max_clients), security)
         connections = Connections(states, admission, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
+            metrics = await stack.enter_async_context(
+                metrics_served(
+                    config.metrics_port,
+                    lambda: _measures(states, admission),
+                    is_ready=lambda: self._is_following and not self._is_stopping,
+                )
+            )
             feed = await stack.enter_async_context(
                 open_trade_feed(
                     config.aggregator, config.bus, self._local, config.aggregator_socket
@@ -100,13 +109,6 @@ class VwapFeed:
             )
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
-            metrics = await stack.enter_async_context(
-                metrics_served(
-                    config.metrics_port,
-                    lambda: _measures(states, admission),
-                    is_ready=lambda: not self._is_stopping,
-                )
-            )
             publisher = _Publisher(states, connections)
             if self._local_vwaps is not None:
                 stack.enter_context(self._local_vwaps.offering(publisher))
@@ -114,6 +116,7 @@ class VwapFeed:
             if security is not None:
                 watching = tasks.create_task(security.run(admission.open))
                 stack.callback(watching.cancel)
+            self._is_following = True
             started({"tcp": server.address, **metrics})
             follower = Follower(
                 feed, states, publisher.publish, connections.publish_probe, config.store
