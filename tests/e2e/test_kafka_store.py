@@ -15,6 +15,7 @@ from tests.support.commands import completed
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 from tests.support.postgres_servers import postgres_server
 from tests.support.services import running, service
+from tests.support.stores import STORES
 from tests.support.waiting import wait_until
 
 TICKS = 20_000
@@ -75,6 +76,28 @@ def test_every_trade_is_stored_once_whatever_is_killed(kafka, tmp_path, free_por
     # Sessions and bars are those of the trades, and the totals too.
     checked = completed("store", "check", "--store", store)
     assert checked.returncode == 0, checked.stdout.decode()
+
+
+@pytest.mark.parametrize("name", sorted(STORES.keys() - {"sqlite"}))
+def test_a_database_has_every_trade_once_though_its_writer_is_killed(kafka, name, tmp_path):
+    count = 1_500
+    sent = write_ticks(tmp_path / "ticks.jsonl", count)
+    bus = url_of(kafka)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(STORES[name](tmp_path))()
+        ingest = stack.enter_context(service("serve-tcp", "--port", 0, "--bus", bus))
+        keeper = stack.enter_context(storing(bus, store))
+        with sending(tmp_path / "ticks.jsonl", ingest.address, count, 1_000):
+            until(store, count // 5)
+            keeper.end(signal.SIGKILL)
+            keeper = stack.enter_context(storing(bus, store))
+        until(store, count)
+        status, said = keeper.end(signal.SIGTERM)
+        assert status == 0, said
+        expected = sessions_of(sent)
+        assert totals_in(store) == {symbol: session[5] for symbol, session in expected.items()}
+        checked = completed("store", "check", "--store", store)
+        assert checked.returncode == 0, checked.stdout.decode()
 
 
 def test_a_record_that_cannot_be_decoded_is_skipped(kafka, tmp_path):
