@@ -131,11 +131,16 @@ BENCHES: Final = {
         "TCP through Kafka into committed aggregates, on the broker that MDTOOL_KAFKA names",
         "kafka:measure",
     ),
+    "mongodb": Bench(
+        "TCP into a store on the server that MDTOOL_MONGODB names, against pymongo's insert_many",
+        "mongodb:measure",
+    ),
 }
 _LONG: Final = frozenset({"soak"})
 """The benches that `all` leaves out."""
 _NEEDS: Final[Mapping[str, tuple[str, Callable[[], object]]]] = {
     "kafka": ("MDTOOL_KAFKA is not set", lambda: os.environ.get("MDTOOL_KAFKA")),
+    "mongodb": ("MDTOOL_MONGODB is not set", lambda: os.environ.get("MDTOOL_MONGODB")),
     "dashboard": ("there is no chromium on PATH", lambda: shutil.which("chromium")),
 }
 """What a bench requires, and whether it is there; else `all` leaves it out."""

@@ -61,7 +61,7 @@ _OF_FILE: Final = "_file"
 _held: dict[str, object] | None = None
 """What files had, by variable, and the settings file's; None where files are read each time."""
 _NO_SETTINGS: Final = frozenset(
-    {CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA", "MDTOOL_TOKEN"}
+    {CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_MONGODB", "MDTOOL_TEST_DATA", "MDTOOL_TOKEN"}
 )
 """Variables that are of no section."""
 _MOST_WORDS: Final = 2

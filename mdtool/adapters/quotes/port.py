@@ -41,10 +41,12 @@ class QuoteHub(Protocol):
     async def __aenter__(self) -> Self:
         """Connect, and send listeners the quotes that are fresh.
 
+        It need not be available, but is given some seconds for it.
+
         Raises
         ------
         StartupError
-            When it is unavailable.
+            When it rejects this process.
         """
         ...
 

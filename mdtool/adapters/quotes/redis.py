@@ -42,7 +42,7 @@ KEY_PREFIX: Final = "quote:"
 _SYMBOLS: Final = KEY_PREFIX
 """The key of the set of symbols; no symbol is empty."""
 START_S: Final = 5.0
-"""How long the hub waits for the server at its start."""
+"""How long a start waits for the server; after that it is waited for as when it is lost later."""
 _TTL_MS: Final = int(TTL_S * 1_000)
 _RESPONSE_S: Final = 2.0
 """How long the server may take to respond."""
@@ -53,6 +53,7 @@ _STEADY_S: Final = 10.0
 """A connection that lasted as long was sound: its loss is followed by a reconnect at once."""
 _REFUSED_S: Final = 5.0
 """How long nothing is written again that the server refused."""
+_UNTRUSTED: Final = "certificate verify failed"
 _CANCEL_S: Final = 0.1
 _PORT: Final = 6379
 _SENTINEL: Final = "+sentinel"
@@ -161,7 +162,7 @@ class RedisQuoteHub:
     url : str
         See `_Server`.
     start_s : float
-        How long to wait for the server at the start.
+        How long entering the hub waits for the server.
 
     Attributes
     ----------
@@ -200,13 +201,12 @@ class RedisQuoteHub:
         self._opened = asyncio.get_running_loop().create_future()
         self._task = self._tasks.create_task(self._run())
         try:
-            async with asyncio.timeout(self._start_s):
-                await self._opened
-        except BaseException as error:
+            await asyncio.wait({self._opened}, timeout=self._start_s)
+            if self._opened.done():
+                self._opened.result()
+            self._opened.cancel()
+        except BaseException:
             await self.__aexit__(None, None, None)
-            if isinstance(error, TimeoutError):
-                reason = f"{self.lost_because} (tried for {self._start_s:g} s)"
-                raise StartupError(f"{self.address}: {reason}") from None
             raise
         return self
 
@@ -254,23 +254,24 @@ class RedisQuoteHub:
                 if not isinstance(error, OSError | RedisError):
                     raise
                 reason = str(error) or type(error).__name__
-                if isinstance(error, ResponseError | AuthenticationError) and self._refuse(reason):
+                if self._refuse(error, reason):
                     return
                 if loop.time() - began_s >= _STEADY_S:
                     waits = delays(cap_s=_LONGEST_DELAY_S)
                 self._lose(reason)
             await asyncio.sleep(next(waits))
 
-    def _refuse(self, reason: str) -> bool:
+    def _refuse(self, error: OSError | RedisError, reason: str) -> bool:
         """End the start, if this is one, as a server that answers so will not answer better."""
         if self._opened.done():
             return False
-        self._opened.set_exception(
-            StartupError(
-                f"{self.address}: {reason}; its user needs the channel {CHANNEL} and the keys "
-                f"{KEY_PREFIX}*"
-            )
-        )
+        if isinstance(error, ResponseError | AuthenticationError):
+            needs = f"its user needs the channel {CHANNEL} and the keys {KEY_PREFIX}*"
+        elif _UNTRUSTED in reason:
+            needs = "name whom to trust as ssl_ca_certs"
+        else:
+            return False
+        self._opened.set_exception(StartupError(f"{self.address}: {reason}; {needs}"))
         return True
 
     async def _exchange(self) -> None:

@@ -113,8 +113,7 @@ class Gateway:
         Raises
         ------
         StartupError
-            When the address cannot be listened on, or a shared hub of quotes or Kafka is
-            unavailable.
+            When the address cannot be listened on, or a shared hub of quotes or Kafka rejects it.
         """
         place = self._place
         if place is None and self._config.workers > 1:
