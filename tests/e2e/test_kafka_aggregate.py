@@ -178,12 +178,21 @@ def test_invalid_records_become_dead_letters(kafka, tmp_path, sent):
         assert said.count("sent to the dead letters") == 3
 
 
-@pytest.mark.parametrize("command", ["serve-tcp", "aggregate"])
-def test_an_unreachable_kafka_ends_a_start_in_time(command):
-    ended = completed(command, "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1")
+@pytest.mark.parametrize(
+    ("command", "host", "reason"),
+    [
+        ("serve-tcp", "127.0.0.1", ""),
+        ("aggregate", "127.0.0.1", ""),
+        ("serve-tcp", "no-such-host.invalid", "Failed to resolve 'no-such-host.invalid:1'"),
+    ],
+)
+def test_an_unreachable_kafka_ends_a_start_in_time(command, host, reason):
+    ended = completed(command, "--port", 0, "--bus", f"kafka://{host}:1?wait_s=1")
     assert ended.returncode == 3
-    assert b"kafka 127.0.0.1:1: cannot be reached" in ended.stderr
-    assert b"tried for 1 s" in ended.stderr
+    (line,) = ended.stderr.decode().splitlines()
+    assert line.startswith(f"mdtool: kafka {host}:1: cannot be reached (")
+    assert reason in line
+    assert line.endswith("tried for 1 s)")
 
 
 @pytest.mark.parametrize(

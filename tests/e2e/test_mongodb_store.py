@@ -275,6 +275,7 @@ def test_a_user_whom_the_server_rejects_is_final(proxy, url, code):
         ("mongodb+srv://user:s3cret@host.a.b,other.a.b/market", "one host, without a port"),
         ("mongodb+srv://user:s3cret@host.a.b", "names no database"),
         ("mongodb://user:s3cret@host/market?socketTimeoutMS=soon", "not a valid MongoDB URL"),
+        ("mongodb://user:s3cret@host/market?mirror=by_time", "an option that is not valid"),
     ],
 )
 def test_a_url_that_is_not_valid_is_rejected_without_its_password(url, reason):
@@ -283,6 +284,18 @@ def test_a_url_that_is_not_valid_is_rejected_without_its_password(url, reason):
             opening(url)
         assert "s3cret" not in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
+def test_a_host_that_is_not_found_is_an_unavailable_store(scheme):
+    url = f"{scheme}://user:s3cret@no-such-host.invalid/market?serverSelectionTimeoutMS=100"
+    with (
+        pytest.raises(StoreUnavailableError, match=r"no-such-host\.invalid") as raised,
+        open_store(url),
+    ):
+        pass
+    assert "\n" not in str(raised.value)
+    assert "s3cret" not in str(raised.value)
 
 
 class Names(threading.Thread):

@@ -196,8 +196,8 @@ class _Wait:
     def __init__(self, address: KafkaAddress) -> None:
         self._address = address
         self._began_s = time.monotonic()
-        self._refusal = ""
-        """Why the servers reject the client; calls alone only time out."""
+        self._reason = ""
+        """Why there is no connection; calls alone only time out."""
         self._is_rejected = False
         """Whether waiting would not help."""
         self._is_said = False
@@ -212,11 +212,13 @@ class _Wait:
     def note(self, error: KafkaError) -> None:
         """Store the reason of an error outside of calls."""
         if error.code() in _REFUSALS:
-            self._refusal = error.str()
+            self._reason = error.str()
             # A connection that a proxy closes is an error of TLS, too.
-            self._is_rejected = error.code() != _TLS or "verify failed" in self._refusal
+            self._is_rejected = error.code() != _TLS or "verify failed" in self._reason
         elif error.code() == _LOST:
-            self._refusal, self._is_rejected = "", False
+            self._reason, self._is_rejected = "", False
+        elif error.code() == KafkaError._RESOLVE:  # noqa: SLF001 - its public name
+            self._reason, self._is_rejected = error.str(), False
 
     def pause(self, reason: str) -> None:
         """Wait before the next attempt.
@@ -229,7 +231,7 @@ class _Wait:
         limit_s = self._address.wait_s
         if limit_s is None and self._is_rejected:
             limit_s = _REJECTED_S
-        reason = self._refusal or reason
+        reason = self._reason or reason
         if limit_s is not None and self._waited_s() >= limit_s:
             raise StartupError(
                 f"{self._address}: cannot be reached ({reason}; tried for {limit_s:g} s)"
