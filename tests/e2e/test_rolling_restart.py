@@ -9,7 +9,14 @@ import subprocess
 import time
 from statistics import median
 
-from aiohttp import ClientError, ClientSession, DummyCookieJar, TCPConnector, WSMsgType
+from aiohttp import (
+    ClientError,
+    ClientSession,
+    CookieJar,
+    DummyCookieJar,
+    TCPConnector,
+    WSMsgType,
+)
 
 from mdtool.core.config import variable
 from mdtool.wire.stomp import StompDecoder, Version, encode
@@ -91,8 +98,9 @@ async def serves(session, name):
                 return
 
 
-async def test_no_request_fails_while_gateways_are_restarted(tmp_path, monkeypatch):
-    monkeypatch.setenv(variable("stop", "drain_s"), str(DRAIN_S))
+@contextlib.asynccontextmanager
+async def proxied_gateways(folder):
+    """A market, the port of HAProxy before two gateways of it, these, and what starts one again."""
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(bounded())
         market = await stack.enter_async_context(aggregator())
@@ -115,10 +123,21 @@ async def test_no_request_fails_while_gateways_are_restarted(tmp_path, monkeypat
             "127.0.0.1:8080": f"127.0.0.1:{ports[0]}",
             "127.0.0.1:8090": f"127.0.0.1:{ports[1]}",
         }
-        command = proxy("haproxy-gateways.cfg", tmp_path, replaced)
+        command = proxy("haproxy-gateways.cfg", folder, replaced)
         process = stack.enter_context(ChildProcess(command, stderr=subprocess.PIPE))
         stack.callback(process.terminate)
         await answers(port)
+        yield market, port, gateways, start
+        for each in gateways:
+            await each.aclose()
+
+
+async def test_no_request_fails_while_gateways_are_restarted(tmp_path, monkeypatch):
+    monkeypatch.setenv(variable("stop", "drain_s"), str(DRAIN_S))
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        proxied_gateways(tmp_path) as (market, port, gateways, start),
+    ):
         session = await stack.enter_async_context(
             ClientSession(
                 f"http://127.0.0.1:{port}",
@@ -148,11 +167,35 @@ async def test_no_request_fails_while_gateways_are_restarted(tmp_path, monkeypat
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-        for each in gateways:
-            await each.aclose()
+        await session.close()
     assert set(statuses) == {200}
     assert {code for each in followers for code in each.codes} == {CloseCode.GOING_AWAY}
     away_s = sorted(seconds for each in followers for seconds in each.away_s)
     assert away_s
     longest = f"{median(away_s):.3f} s, at the longest {away_s[-1]:.3f} s"
     print(f"{len(statuses)} requests; {len(away_s)} times back on the state, after {longest}")
+
+
+async def test_a_session_of_sockjs_stays_at_its_gateway_by_a_cookie(tmp_path):
+    texts = [
+        encode("CONNECT", {"accept-version": "1.2"}).decode(),
+        encode("SUBSCRIBE", {"id": "0", "destination": "/topic/market-data/AAPL"}).decode(),
+    ]
+    async with proxied_gateways(tmp_path) as (_, port, _, _):
+        path, at = "/ws/000/s1", f"http://127.0.0.1:{port}"
+        async with (
+            ClientSession(at, cookie_jar=CookieJar(unsafe=True)) as client,
+            client.post(f"{path}/xhr_streaming") as stream,
+        ):
+            assert stream.cookies["mdtool"].value in NAMES
+            async with client.post(f"{path}/xhr_send", data=json.dumps(texts)) as sent:
+                assert sent.status == 204
+            received = b""
+            while b"MESSAGE" not in received:
+                received += await stream.content.readline()
+            # Without the cookie requests go to the gateway with fewer connections, the other one.
+            async with (
+                ClientSession(at, cookie_jar=DummyCookieJar()) as stranger,
+                stranger.post(f"{path}/xhr_send", data=json.dumps(texts)) as sent,
+            ):
+                assert sent.status == 404
