@@ -46,8 +46,15 @@ _REJECTED_S: Final = 10.0
 """How long a client that the servers reject tries again, where it waits for them without end."""
 _TIMEOUT_S: Final = 10.0
 _LOST: Final = KafkaError._TRANSPORT  # noqa: SLF001 - its public name, as of the others
-_TLS: Final = KafkaError._SSL  # noqa: SLF001
-_REFUSALS: Final = {KafkaError._AUTHENTICATION, _TLS}  # noqa: SLF001
+_REJECTED: Final = KafkaError._AUTHENTICATION  # noqa: SLF001
+_UNTRUSTED: Final = "certificate verify failed"
+"""The reason in errors of TLS, and sometimes of the connection, that waiting does not mend."""
+_REASONS: Final = {
+    _REJECTED,
+    KafkaError._SSL,  # noqa: SLF001 - also of a connection that a proxy closes
+    KafkaError._RESOLVE,  # noqa: SLF001
+}
+"""Errors that say more than that there is no connection."""
 _TRANSIENT: Final = {
     _LOST,
     KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
@@ -211,14 +218,11 @@ class _Wait:
 
     def note(self, error: KafkaError) -> None:
         """Store the reason of an error outside of calls."""
-        if error.code() in _REFUSALS:
-            self._reason = error.str()
-            # A connection that a proxy closes is an error of TLS, too.
-            self._is_rejected = error.code() != _TLS or "verify failed" in self._reason
+        is_rejected = error.code() == _REJECTED or _UNTRUSTED in error.str()
+        if is_rejected or error.code() in _REASONS:
+            self._reason, self._is_rejected = error.str(), is_rejected
         elif error.code() == _LOST:
             self._reason, self._is_rejected = "", False
-        elif error.code() == KafkaError._RESOLVE:  # noqa: SLF001 - its public name
-            self._reason, self._is_rejected = error.str(), False
 
     def pause(self, reason: str) -> None:
         """Wait before the next attempt.
