@@ -12,7 +12,7 @@ from aiohttp import WSServerHandshakeError
 
 from mdtool.adapters.quotes.redis import RedisQuoteHub
 from mdtool.core.dtypes import F_LAST, MBO, MBP1, record_length
-from mdtool.core.errors import ConfigError, StartupError
+from mdtool.core.errors import ConfigError
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import quotes
@@ -27,6 +27,7 @@ from tests.support.book_services import sender_of
 from tests.support.gateways import connected, gateway_of
 from tests.support.redis_servers import redis_server
 from tests.support.stomp_peers import stomp
+from tests.support.waiting import bounded
 
 TIME_MS = TIME_NS // 10**6
 
@@ -424,13 +425,18 @@ async def test_a_gateway_shows_what_others_publish(tmp_path, monkeypatch):
         assert (await client.answer("/v1/quotes?symbol=NQ"))[0] == 404
 
 
-async def test_a_hub_that_is_away_ends_the_start(tmp_path):
+async def test_a_hub_that_is_away_is_no_reason_not_to_serve(tmp_path, monkeypatch):
+    monkeypatch.setattr(RedisQuoteHub.__init__, "__defaults__", (0.1,))
     async with redis_server(tmp_path) as server:
         await server.kill()
-        gateway = Gateway(GatewayConfig(port=0, quotes_hub=server.url))
-        gateway._sources._quote_hub._start_s = 0.1
-        with pytest.raises(StartupError, match=f"redis 127.0.0.1:{server.port}"):
-            await gateway.run(lambda _: None)
+        async with gateway_of("127.0.0.1:1", quotes_hub=server.url) as client, bounded():
+            assert (await client.answer("/livez"))[0] == 200
+            hub = (await client.answer("/health"))[1]["quotes"]["hub"]
+            assert hub["address"] == f"redis 127.0.0.1:{server.port}"
+            assert not hub["connected"]
+            await server.start()
+            while not (await client.answer("/health"))[1]["quotes"]["hub"]["connected"]:
+                pass
 
 
 @pytest.mark.parametrize(
