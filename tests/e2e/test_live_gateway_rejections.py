@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import databento_dbn as dbn
 import pytest
 
 from mdtool.core.errors import StartupError
@@ -126,6 +127,13 @@ class TestRejections:
             why = "more than 131,072 symbols in all subscriptions"
             assert error.err == f"Invalid subscription: {why}"
             assert len(await other.until(lambda received: len(received) == 5)) == 5
+
+    async def test_more_subscriptions_than_may_wait_for_the_start(self, live_trades):
+        async with gateway(live_trades, subscriptions_per_s=0) as address:
+            *_, error = await session(address, *[wants("AAPL")] * 1_001)
+            assert error.err == "Invalid subscription: too many subscriptions before the start"
+            received = await session(address, *[wants("AAPL")] * 1_000)
+        assert sum(isinstance(each, dbn.TradeMsg) for each in received) == 2
 
     async def test_a_start_in_the_future(self, live_trades):
         async with gateway(live_trades) as address:
