@@ -415,6 +415,29 @@ class TestLiveGateway:
         assert {each["address"] for each in lines} == {"127.0.0.1"}
         assert "--------" not in path.read_text()
 
+    @pytest.mark.parametrize("schema", ["bbo-1s", "ohlcv-1s", "ohlcv-1m"])
+    @pytest.mark.parametrize("symbols", [("ALL_SYMBOLS",), ("AAPL", "MSFT")])
+    async def test_an_id_that_gets_another_symbol_shows_nothing_of_the_one_before(
+        self, tmp_path, roles, schema, symbols
+    ):
+        """A bar or a sample in which it does so has trades of both."""
+        step_ns = 10**8
+        renamed_ns = MAY_1 + 55 * step_ns
+        traded = [
+            order(2, MAY_1 + n * step_ns, action, side, 10, 1, n)
+            for n in range(1, 101)
+            for action, side in (("A", "B"), ("T", "A"))
+        ]
+        renaming = mapping(2, "AAPL", renamed_ns)
+        names = header({"MSFT": {1: 2}}, "mbo")
+        path = write(tmp_path / "day.dbn", names, *traded[:110], renaming, *traded[110:])
+        async with live_clients.gateway(path, keys=roles) as address:
+            request = live_clients.wants(*symbols, schema=schema)
+            received = await live_clients.session(address, request, key=f"{'some':->32}")
+        times = [each.ts_event for each in received if isinstance(each, dbn.BBOMsg | dbn.OHLCVMsg)]
+        assert all(time_ns >= renamed_ns for time_ns in times)
+        assert bool(times) == (schema != "ohlcv-1m")  # its only bar has trades of both
+
     async def test_its_control_needs_rights(self, live_trades, keys, monkeypatch):
         keys.configure(monkeypatch)
         async with live_clients.controlled(live_trades) as (_, control):

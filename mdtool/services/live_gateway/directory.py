@@ -34,12 +34,15 @@ class Directory:
     ----------
     is_dated : bool
         Whether these name instruments, so that a symbol that it lacks is unknown for good.
+    renamed : set of int
+        The ids that stood for another symbol before a mapping record of the stream.
     """
 
     def __init__(self, metadata: dbn.Metadata, defined: Iterable[Interval] = ()) -> None:
         self._by_name: defaultdict[str, list[Interval]] = defaultdict(list)
         self._by_id: defaultdict[int, list[Interval]] = defaultdict(list)
         self._live: dict[int, tuple[str, ...]] = {}
+        self.renamed: set[int] = set()
         mappings = list(dated_mappings(metadata))
         for interval in [*mappings, *parent_names(metadata, mappings), *defined]:
             self._by_name[interval.name].append(interval)
@@ -52,6 +55,7 @@ class Directory:
         """Return one that shares the header's names, and learns by itself."""
         other = copy.copy(self)
         other._live = dict(self._live)  # noqa: SLF001 - its own
+        other.renamed = set(self.renamed)
         return other
 
     def learn(self, mappings: Records) -> bool:
@@ -59,7 +63,12 @@ class Directory:
         before = dict(self._live)
         for record in mappings:
             names = live_names(record, None, is_known=True).names
-            self._live[int(record["instrument_id"])] = names
+            number = int(record["instrument_id"])
+            dated = {each.name for each in self._by_id.get(number, ())}
+            known = set(self._live.get(number, ())) or dated
+            if known and known.isdisjoint(names):
+                self.renamed.add(number)
+            self._live[number] = names
         return before != self._live
 
     def resolve(self, stype_in: str, symbol: str, day: int) -> dict[int, str]:

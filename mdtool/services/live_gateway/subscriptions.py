@@ -184,6 +184,9 @@ class Subscriptions:
         self._day = 0
         self._ids: dict[tuple[int, str | None], tuple[bool, Ids]] = {}
         self._start_ns = 0
+        self._reached_ns = 0
+        self._renamed_ns: dict[int, int] = {}
+        """Up to when an id stood for another symbol, which the client may not read."""
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._active)
@@ -192,6 +195,8 @@ class Subscriptions:
         """Continue at another place, of another pass over the stream perhaps."""
         self._directory = directory
         self._ids.clear()
+        self._reached_ns = ts_ns
+        self._renamed_ns = dict.fromkeys(directory.renamed, ts_ns)
         self._day = directory.day_near(self._day_of(ts_ns))
         for each in self._active:
             each.begin = 0
@@ -236,8 +241,11 @@ class Subscriptions:
         """
         if int(records["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
             if self._directory.learn(records):
+                numbers = self._directory.renamed.intersection(records["instrument_id"].tolist())
+                self._renamed_ns.update(dict.fromkeys(numbers, self._reached_ns))
                 yield records[:0], self._resolve()
             return
+        self._reached_ns = max(self._reached_ns, latest_ns)
         if self._day_of(latest_ns) <= self._day:
             yield records, []
             return
@@ -259,7 +267,8 @@ class Subscriptions:
 
     def are_settled(self, first_ns: int, latest_ns: int) -> bool:
         """Return whether symbols have one meaning, which is known, from a time to another."""
-        return self._day_of(first_ns) == self._day == self._day_of(latest_ns)
+        is_of_day = self._day_of(first_ns) == self._day == self._day_of(latest_ns)
+        return is_of_day and not self._has_hidden_past
 
     @property
     def start_ns(self) -> int:
@@ -321,6 +330,15 @@ class Subscriptions:
     def select_made(self, made: Made, left_out: frozenset[Subscription] = frozenset()) -> Mask:
         """Return which records that were made of the input the session gets, shape (n,)."""
         wanted = self.of_schema(made.schema, left_out)
+        chosen = self._select_made(made, wanted)
+        if self._has_hidden_past and len(chosen):
+            # A bar or a sample may have begun before its id got another symbol.
+            for number, ts_ns in self._renamed_ns.items():
+                is_of_id = made.records["instrument_id"] == number
+                chosen &= ~(is_of_id & (made.records["ts_event"] <= ts_ns))
+        return chosen
+
+    def _select_made(self, made: Made, wanted: Sequence[Subscription]) -> Mask:
         if made.end_ns is not None:
             return _any_of(made.records, wanted, self._day_of(made.end_ns - 1))
         ts_ns = index_timestamps(made.records)
@@ -339,6 +357,11 @@ class Subscriptions:
     ) -> list[Subscription]:
         """Return the subscriptions of a schema."""
         return [each for each in self._active if each.schema == schema and each not in left_out]
+
+    @property
+    def _has_hidden_past(self) -> bool:
+        """Whether an id may have stood for a symbol that the client may not read."""
+        return bool(self._renamed_ns) and any(each.reader is not None for each in self._active)
 
     def _day_of(self, ts_ns: int) -> int:
         return (ts_ns - self.offset_ns) // NS_PER_DAY
