@@ -50,6 +50,8 @@ _IPV6_PREFIX: Final = 64
 # What a proxy says of a client that it does not name (RFC 7239, section 6).
 _UNKNOWN: Final = "unknown"
 _HIDDEN: Final = "_"
+BY_PRINCIPAL: Final = "principal "
+"""How the identity begins of a client that has authenticated."""
 _DRAIN_STEP_S: Final = 0.05
 _LEAST_TURN_WAIT_S: Final = 0.1
 """The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
@@ -81,15 +83,18 @@ class Tally:
 
 @dataclass(slots=True)
 class Elsewhere:
-    """The connections, or the subscriptions, of another process of the service.
+    """The connections, or the subscriptions, of another process.
 
     Attributes
     ----------
+    is_worker : bool
+        Whether the process is a worker of this service, and not a service of its own.
     total : int
     of : dict of str to int
         By identity.
     """
 
+    is_worker: bool
     total: int = 0
     of: dict[str, int] = field(default_factory=dict)
 
@@ -102,13 +107,13 @@ class Elsewhere:
 
 
 class Holdings:
-    """What clients hold, connections or subscriptions, here and in other processes of the service.
+    """What clients hold, connections or subscriptions, here and in other processes.
 
     Attributes
     ----------
     here : Counter of str
         By identity.
-    elsewhere : dict of int to Elsewhere
+    elsewhere : dict of str to Elsewhere
         By process.
     changed : set of str or None
         Identities whose number here changed, for those processes; None where there are none.
@@ -116,7 +121,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self.here: Counter[str] = Counter()
-        self.elsewhere: dict[int, Elsewhere] = {}
+        self.elsewhere: dict[str, Elsewhere] = {}
         self.changed: set[str] | None = None
 
     def of(self, identity: str) -> int:
@@ -190,9 +195,9 @@ class Admission:
         self.time_share = Throttle(rate, _TIME_BURST_US)
 
     def __len__(self) -> int:
-        """Return how many connections are open, to all processes of the service."""
-        elsewhere = self.connections.elsewhere
-        return len(self.open) + sum(process.total for process in elsewhere.values())
+        """Return how many connections are open, to all workers of the service."""
+        elsewhere = self.connections.elsewhere.values()
+        return len(self.open) + sum(process.total for process in elsewhere if process.is_worker)
 
     def quota(self, principal: Principal) -> Quota:
         """Return the quotas of a principal: those of its class, if that exists."""
@@ -686,7 +691,7 @@ class ClientLog(logging.LoggerAdapter[logging.Logger]):
 
 def _identity(principal: Principal) -> str:
     """Return what limits count a principal by, which no address can be."""
-    return f"principal {principal.name}"
+    return f"{BY_PRINCIPAL}{principal.name}"
 
 
 def _bearer_of(values: Sequence[str]) -> str:

@@ -91,8 +91,7 @@ class RateLimit:
     refused : int
         Requests rejected.
     spent : Counter of str or None
-        Requests by client, for other processes of the service that share the limit; None where
-        there are none.
+        Requests by client, for other processes that share the limit; None where there are none.
     """
 
     def __init__(
@@ -138,7 +137,7 @@ class RateLimit:
         return wait_ns / NS_PER_S
 
     def charge(self, client: str, requests: int) -> None:
-        """Count requests that another process of the service has answered."""
+        """Count requests that another process has answered."""
         throttle = self._of(client)
         if throttle is not None:
             throttle.charge(client, time.monotonic_ns(), requests)
@@ -200,7 +199,7 @@ class Volume:
         return self._throttle.wait_ns(client, now_ns) / NS_PER_S
 
     def charge(self, client: str, count: int) -> None:
-        """Count what has passed in another process of the service."""
+        """Count what has passed in another process."""
         self._throttle.charge(client, time.monotonic_ns(), count)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -276,22 +275,6 @@ class Security:
             why = f"{what}: requires the right {right!r}, which none of your roles has"
             self.note(client, what, why)
             raise ForbiddenError(why)
-
-
-@contextlib.asynccontextmanager
-async def keeping_current(
-    security: Security | None, clients: Iterable[Client]
-) -> AsyncIterator[None]:
-    """As `Security.run` within the block; nothing happens without authentication."""
-    if security is None:
-        yield
-        return
-    async with asyncio.TaskGroup() as tasks:
-        watching = tasks.create_task(security.run(clients))
-        try:
-            yield
-        finally:
-            watching.cancel()
 
 
 class Tickets:

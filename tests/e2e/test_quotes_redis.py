@@ -11,6 +11,7 @@ import sys
 import pytest
 from redis.asyncio import Redis
 
+from mdtool.adapters import redis as channels
 from mdtool.adapters.quotes import redis
 from mdtool.adapters.quotes.port import TTL_S
 from mdtool.adapters.quotes.redis import CHANNEL, RedisQuoteHub
@@ -57,7 +58,7 @@ async def until(condition) -> None:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch):
     """Let servers answer as late as a machine does that has enough else to do."""
-    monkeypatch.setattr(redis, "_RESPONSE_S", WITHIN_S)
+    monkeypatch.setattr(channels, "_RESPONSE_S", WITHIN_S)
     monkeypatch.setattr(RedisQuoteHub.__init__, "__defaults__", (WITHIN_S,))
 
 
@@ -177,7 +178,7 @@ async def test_a_server_killed_and_restarted_under_load_takes_no_listener_with_i
 
 
 async def test_a_server_that_hangs_is_given_up_and_found_again(server, monkeypatch):
-    monkeypatch.setattr(redis, "_RESPONSE_S", 2.0)
+    monkeypatch.setattr(channels, "_RESPONSE_S", 2.0)
     hub = RedisQuoteHub(server.url)
     heard = Heard(hub)
     async with hub:
@@ -206,7 +207,7 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(server):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 async def test_a_server_that_is_away_keeps_no_start_and_its_password_secret(host):
-    with logged("mdtool.adapters.quotes") as log:
+    with logged("mdtool.adapters") as log:
         hub = RedisQuoteHub(f"redis://user:secret@{host}:1", start_s=0.01)
         heard = Heard(hub)
         async with hub:
@@ -232,7 +233,7 @@ async def test_a_server_that_comes_later_is_used(server):
 
 async def refused(url: str) -> str:
     """Open a hub that is refused at once; return why."""
-    with logged("mdtool.adapters.quotes") as log, pytest.raises(StartupError) as raised:
+    with logged("mdtool.adapters") as log, pytest.raises(StartupError) as raised:
         async with bounded():
             await RedisQuoteHub(url, start_s=3_600).__aenter__()
     assert log.lines == []
@@ -303,7 +304,7 @@ async def test_a_server_whose_memory_is_full_still_passes_quotes_on(server, clie
     heard = Heard(other)
     async with hub, other:
         before = await connections(client)
-        with logged("mdtool.adapters.quotes") as log:
+        with logged("mdtool.adapters") as log:
             await client.config_set("maxmemory", 1)
             for number in range(1, 50):
                 hub.publish([quote(number)])
@@ -326,7 +327,7 @@ async def test_quotes_that_may_not_be_published_reach_local_listeners(server, cl
     heard = Heard(hub)
     async with hub:
         before = await connections(client)
-        with logged("mdtool.adapters.quotes") as log:
+        with logged("mdtool.adapters") as log:
             for number in range(1, 50):
                 hub.publish([quote(number)])
                 await heard.until(has(quote(number)))
@@ -341,20 +342,20 @@ async def test_quotes_that_may_not_be_published_reach_local_listeners(server, cl
 
 async def test_a_cancellation_that_is_lost_is_repeated(server, monkeypatch):
     hub = RedisQuoteHub(server.url)
-    listen = hub._listen
+    listen = hub._channel._listen
 
     async def forgetful(channel) -> None:
         for _ in range(3):
             with contextlib.suppress(asyncio.CancelledError):
                 await listen(channel)
 
-    monkeypatch.setattr(hub, "_listen", forgetful)
+    monkeypatch.setattr(hub._channel, "_listen", forgetful)
     async with bounded(), hub:
         pass
 
 
 async def test_a_cancellation_that_is_repeated_leaves_no_connection(server, client, monkeypatch):
-    monkeypatch.setattr(redis, "_CANCEL_S", 0)  # within the closing of connections
+    monkeypatch.setattr(channels, "_CANCEL_S", 0)  # within the closing of connections
     for _ in range(5):
         async with RedisQuoteHub(server.url):
             pass

@@ -22,8 +22,8 @@ from mdtool.services.gateway.workers.connection import (
 )
 from mdtool.services.gateway.workers.peers import WORKER, Place
 from mdtool.services.gateway.workers.relay import Relays
-from mdtool.services.gateway.workers.usage import Usage
 from mdtool.services.limits import CapacityError, LimitError, Limits
+from mdtool.services.usage import Usage
 from tests.support.certificates import Certificates
 from tests.support.waiting import bounded
 
@@ -202,7 +202,7 @@ def test_requests_elsewhere_count_against_a_clients_rate():
     (one, its_usage), (other, others_usage) = (worker(requests_per_s=5) for _ in range(2))
     for _ in range(5):
         one.client("192.0.2.1").spend_request()
-    others_usage.apply(0, its_usage.news())
+    others_usage.apply("one", its_usage.news(), is_worker=True)
     assert its_usage.news() == {}
     other.client("192.0.2.2").spend_request()
     with pytest.raises(LimitError):
@@ -218,7 +218,7 @@ def test_what_was_heard_of_others_is_no_news_of_ones_own():
     one.client("192.0.2.1").reserve_upstream()
     news = its_usage.news()
     assert news == {"default/upstream": {"192.0.2.1": 2}}
-    others_usage.apply(0, news)
+    others_usage.apply("one", news, is_worker=True)
     assert others_usage.news() == {}
 
 
@@ -230,17 +230,17 @@ def test_connections_elsewhere_count_until_they_close_or_their_worker_ends():
         return admission.client(address).connected("/ws", lambda *_: None)
 
     with connected(one, "192.0.2.1"), connected(one, "192.0.2.1"):
-        others_usage.apply(0, its_usage.news())
+        others_usage.apply("one", its_usage.news(), is_worker=True)
         with pytest.raises(LimitError), connected(other, "192.0.2.1"):
             pass
         with connected(other, "192.0.2.2"):
             assert len(other) == 3
             with pytest.raises(CapacityError), connected(other, "192.0.2.3"):
                 pass
-    others_usage.apply(0, its_usage.news())
+    others_usage.apply("one", its_usage.news(), is_worker=True)
     assert len(other) == 0
     with connected(one, "192.0.2.1"), connected(one, "192.0.2.1"):
-        others_usage.apply(0, its_usage.held())
-        others_usage.forget(0)
+        others_usage.apply("one", its_usage.held(), is_worker=True)
+        others_usage.forget("one")
         with connected(other, "192.0.2.1"):
             assert len(other) == 1

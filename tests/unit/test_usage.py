@@ -1,4 +1,4 @@
-"""What clients use of several processes of a service counts together."""
+"""What clients use of several processes counts together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from mdtool.adapters.identity.config import NONE
 from mdtool.core.permissions import EVERYTHING, NOTHING, Access, Grant, Principal
 from mdtool.services.client import Admission
-from mdtool.services.gateway.workers.usage import Usage
 from mdtool.services.limits import LimitError, Limits, QuotaConfig
+from mdtool.services.usage import Usage
 from tests.support.tokens import Keys
 
 SLOW = QuotaConfig(
@@ -31,7 +31,7 @@ def ignore(_code, _reason):
 
 
 class Process:
-    """A process of a service, and what it shares with others."""
+    """A worker of a service, and what it shares with others."""
 
     def __init__(self, folder):
         self.admission = Admission(Limits(), Keys(folder).security(NONE, slow=SLOW))
@@ -55,7 +55,8 @@ def other(tmp_path, no_refill):
 
 def exchange(one, other):
     """Pass the news of one process on, as JSON, which has no other types."""
-    other.usage.apply(1, json.loads(json.dumps(one.usage.news())))
+    news = json.loads(json.dumps(one.usage.news()))
+    other.usage.apply("one", news, is_worker=True)
 
 
 @pytest.mark.parametrize("spend", ["spend_request", "spend_upstream"])
@@ -88,9 +89,9 @@ def test_connections_count_everywhere_until_they_end_or_their_process_does(one, 
     exchange(one, other)
     assert len(other.admission) == 0
     with one.client().connected("x", ignore):
-        other.usage.apply(1, one.usage.held())
+        other.usage.apply("one", one.usage.held(), is_worker=True)
         assert len(other.admission) == 1
-        other.usage.forget(1)
+        other.usage.forget("one")
         assert len(other.admission) == 0
 
 
@@ -104,16 +105,16 @@ def test_subscriptions_count_everywhere_until_they_end_or_their_process_does(one
     exchange(one, other)
     end = other.client().subscribe()
     one.client().subscribe()
-    other.usage.apply(1, one.usage.held())
+    other.usage.apply("one", one.usage.held(), is_worker=True)
     with pytest.raises(LimitError):
         other.client().subscribe()
-    other.usage.forget(1)
+    other.usage.forget("one")
     other.client().subscribe()
     end()
 
 
 def test_a_class_that_only_another_process_has_is_left_out(one, other):
-    other.usage.apply(1, {"gold/requests": {"principal key:ann": 9}})
+    other.usage.apply("one", {"gold/requests": {"principal key:ann": 9}})
     other.client().spend_request()
 
 

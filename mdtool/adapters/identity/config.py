@@ -67,6 +67,11 @@ class AuthConfig:
         "",
         "Secret by which services authenticate to each other; `serve all` makes one for each run.",
     )
+    quotas_redis: str = setting(
+        "",
+        "Redis server through which services that name it count quotas together, such as "
+        "redis://HOST:PORT.",
+    )
     leeway_s: float = setting(
         30.0, "How far the clocks of the issuer and the service may differ.", low=0.0, high=600.0
     )

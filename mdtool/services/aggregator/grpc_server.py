@@ -265,14 +265,11 @@ class GrpcServer:
 
     async def __aenter__(self) -> Self:
         await self._server.start()
-        self._watching = [asyncio.create_task(self._watch_descriptors())]
-        if (security := self.admission.security) is not None:
-            self._watching.append(asyncio.create_task(security.run(self.admission.open)))
+        self._watching = asyncio.create_task(self._watch_descriptors())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for watching in self._watching:
-            watching.cancel()
+        self._watching.cancel()
         await self.set_stopping()
         await self._server.stop(_STOP_GRACE_S)
         await _calls_ended()

@@ -32,6 +32,7 @@ from mdtool.services.security import Security
 from mdtool.services.store.awaited import Awaited
 from mdtool.services.store.config import StoreConfig
 from mdtool.services.store.retention import retained
+from mdtool.services.usage import keeping_current
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -123,6 +124,7 @@ class Aggregator:
         address = server.bind(self._config.host, self._config.port)
         if self._config.socket:
             await stack.enter_async_context(LocalServer(self._config.socket, servicer))
+        await stack.enter_async_context(keeping_current(server.admission))
         await stack.enter_async_context(server)
         stack.callback(live.close)
         await server.set_health(rpc.SERVICE.full_name, True)

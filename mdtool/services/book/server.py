@@ -33,7 +33,8 @@ from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import CapacityError, Limits
-from mdtool.services.security import Security, keeping_current
+from mdtool.services.security import Security
+from mdtool.services.usage import keeping_current
 from mdtool.wire.book_lines import BookLines
 from mdtool.wire.dbn_session import FromLive, FromStart
 
@@ -123,7 +124,7 @@ class BookReceiver:
         async with (
             asyncio.TaskGroup() as self._tasks,
             listening(app, host, port, STOP_GRACE_S, cancels_deserted=True, tls=tls) as address,
-            keeping_current(security, self._admission.open),
+            keeping_current(self._admission),
         ):
             started({"http": address})
             await asyncio.get_running_loop().create_future()

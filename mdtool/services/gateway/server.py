@@ -59,6 +59,7 @@ from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import Connect, serving
 from mdtool.services.limits import Limits
 from mdtool.services.security import Security, check_exposed
+from mdtool.services.usage import Usage, keeping_current
 from mdtool.wire.websocket import CloseCode
 
 log = logging.getLogger(__name__)
@@ -130,17 +131,21 @@ class Gateway:
         config = self._config
         tls = server_tls(self.name)
         security = Security.load(self.name, config.host, config.auth)
-        routes = Routes(Admission(_limits(config), security), self._origins, self._proxies)
-        peers = None if place is None else Peers(place, routes.admission)
-        async with self._sources as sources, asyncio.TaskGroup() as tasks:
+        admission = Admission(_limits(config), security)
+        routes = Routes(admission, self._origins, self._proxies)
+        usage = None if place is None else Usage(admission, place.path)
+        peers = None if place is None or usage is None else Peers(place, usage, security)
+        async with (
+            self._sources as sources,
+            asyncio.TaskGroup() as tasks,
+            keeping_current(admission, usage),
+        ):
             sockets = (row.socket.listener for row in sources.feeds.rows if row.socket)
             for name in (*sockets, *_LISTENERS):
-                routes.admission.tally(name)
+                admission.tally(name)
             protocols = self._protocols(sources, routes, peers)
             _mount(protocols, routes, policies(sources.feeds.rows), peers)
             tasks.create_task(sources.run())
-            if security is not None:
-                tasks.create_task(security.run(routes.admission.open))
             for protocol in protocols:
                 if isinstance(protocol, RunningProtocol):
                     tasks.create_task(protocol.run())

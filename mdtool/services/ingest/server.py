@@ -27,6 +27,7 @@ from mdtool.services.limits import Limits
 from mdtool.services.metrics import metrics_served
 from mdtool.services.proxied import unwrap
 from mdtool.services.security import Security
+from mdtool.services.usage import keeping_current
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
@@ -96,12 +97,10 @@ class IngestServer:
                 is_ready=lambda: self._intake is not None and not self._is_stopping,
             ) as metrics,
             open_bus(url, symbols.symbols, self._local, self._config.aggregator_socket) as bus,
+            keeping_current(self._connections.admission),
             asyncio.TaskGroup() as tasks,
         ):
             self._intake = intake = Intake(bus, self._config.max_uncommitted)
-            watching = None
-            if security is not None:
-                watching = tasks.create_task(security.run(self._connections.admission.open))
             server = await self._listen(intake, symbols, tasks, tls)
             try:
                 started({"tcp": server.address, **metrics})
@@ -109,8 +108,6 @@ class IngestServer:
             finally:
                 server.close()
                 await self._stop(intake, bus)
-                if watching is not None:
-                    watching.cancel()
 
     def _measures(self) -> Iterator[Metric]:
         from mdtool.services import families

@@ -23,7 +23,8 @@ from mdtool.services.live_gateway.faults import Fault, parse_faults
 from mdtool.services.live_gateway.playback import Playback
 from mdtool.services.live_gateway.session import Session
 from mdtool.services.replay.runs import Run
-from mdtool.services.security import Security, keeping_current
+from mdtool.services.security import Security
+from mdtool.services.usage import keeping_current
 
 LOOPBACK: Final = "127.0.0.1"
 _REPLAY: Final = Policy(right="replay")
@@ -92,7 +93,7 @@ class Control:
         app = control_application(routes, self._health, _STATUSES, admission)
         async with (
             listening(app, LOOPBACK, port, STOP_GRACE_S) as address,
-            keeping_current(security, admission.open),
+            keeping_current(admission),
         ):
             yield address
 

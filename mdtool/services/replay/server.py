@@ -27,7 +27,8 @@ from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import AlreadyStreamingError, NotStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
-from mdtool.services.security import Security, keeping_current
+from mdtool.services.security import Security
+from mdtool.services.usage import keeping_current
 
 _SHOWN_RECEIVERS: Final = 100
 _REPLAY: Final = Policy(right="replay")
@@ -87,7 +88,7 @@ class ReplaySender:
             async with (
                 listening(app, config.host, config.port, STOP_GRACE_S, tls=tls) as http_address,
                 self._streaming(tasks, tls) as data_address,
-                keeping_current(security, self._admission.open),
+                keeping_current(self._admission),
             ):
                 started({"http": http_address, "dbn": data_address})
                 await asyncio.get_running_loop().create_future()

@@ -31,7 +31,8 @@ from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
 from mdtool.services.client import Admission, Dismissal, DismissedError
 from mdtool.services.limits import CapacityError, LimitError, Limits
-from mdtool.services.security import Security, keeping_current
+from mdtool.services.security import Security
+from mdtool.services.usage import keeping_current
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import mapping_record
 from mdtool.wire.dbn_metadata import make_metadata
@@ -122,7 +123,7 @@ class QuotePort:
         self._admission = Admission(Limits(connections=_MAX_RECEIVERS), security)
         async with (
             asyncio.TaskGroup() as tasks,
-            keeping_current(security, self._admission.open),
+            keeping_current(self._admission),
         ):
             protocol = stream_protocol(tasks, self._serve)
             try:

@@ -21,6 +21,7 @@ from mdtool.services.limits import Limits
 from mdtool.services.metrics import metrics_served
 from mdtool.services.proxied import unwrap
 from mdtool.services.security import Security
+from mdtool.services.usage import keeping_current
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
@@ -113,9 +114,7 @@ class VwapFeed:
             if self._local_vwaps is not None:
                 stack.enter_context(self._local_vwaps.offering(publisher))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            if security is not None:
-                watching = tasks.create_task(security.run(admission.open))
-                stack.callback(watching.cancel)
+            await stack.enter_async_context(keeping_current(admission))
             self._is_following = True
             started({"tcp": server.address, **metrics})
             follower = Follower(

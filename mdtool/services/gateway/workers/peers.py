@@ -18,15 +18,14 @@ from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.descriptors import is_shortage, shortage
 from mdtool.core.errors import PeerError
 from mdtool.core.permissions import Principal
-from mdtool.services.client import Admission
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import Connection, Member
 from mdtool.services.gateway.workers.connection import Message, WorkerConnection, connect
 from mdtool.services.gateway.workers.relay import RelayedTransport, Relays, peer_of
-from mdtool.services.gateway.workers.usage import EVERY_S, Usage
 from mdtool.services.http.answers import Handler, failure
 from mdtool.services.http.listening import HttpConnection
-from mdtool.services.security import NO_TICKET
+from mdtool.services.security import NO_TICKET, Security
+from mdtool.services.usage import Usage
 
 WORKER: Final = "MDTOOL_WORKER"
 """The variable by which a process is a worker: its number, and its coordinator's socket."""
@@ -79,8 +78,10 @@ class Peers:
     Parameters
     ----------
     place : Place
-    admission : Admission
-        Whose limits are shared.
+    usage : Usage
+        Of the limits that are shared.
+    security : Security or None
+        How clients authenticate.
 
     Attributes
     ----------
@@ -91,13 +92,13 @@ class Peers:
         Of connections with TLS that other workers serve.
     """
 
-    def __init__(self, place: Place, admission: Admission) -> None:
+    def __init__(self, place: Place, usage: Usage, security: Security | None) -> None:
         self.rooms = SharedRooms(self._send)
         self.others: set[int] = set()
         self.relays = Relays()
         self._place = place
-        self._usage = Usage(admission)
-        self._security = admission.security
+        self._usage = usage
+        self._security = security
         if self._security is not None:
             self._security.tickets.worker = place.worker
             self._security.tickets.elsewhere = self._redeem
@@ -113,25 +114,22 @@ class Peers:
             connect(self._place.path), self._receive, self._lost.set
         )
         self._connection.send(Message("hello", {"worker": self._place.worker}))
+        self._usage.outlets.append(self._send_news)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._usage.outlets.remove(self._send_news)
         self._connection.close()
 
     async def run(self) -> None:
-        """Exchange what clients use until cancelled.
+        """Wait until the connection to the coordinator is lost.
 
         Raises
         ------
         PeerError
-            When the connection to the coordinator is lost.
+            Then.
         """
-        while not self._lost.is_set():
-            if news := self._usage.news():
-                self._send(Message("news", {"news": news}))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S):
-                    await self._lost.wait()
+        await self._lost.wait()
         raise PeerError("coordinator of the workers: connection lost")
 
     def report(self, what: str, make: Callable[[], bytes]) -> None:
@@ -227,10 +225,13 @@ class Peers:
     def _send(self, message: Message) -> None:
         self._connection.send(message)
 
+    def _send_news(self, news: Mapping[str, Any]) -> None:
+        self._send(Message("news", {"news": news}))
+
     def _receive(self, message: Message) -> None:
         head = message.head
         if message.op == "news":
-            self._usage.apply(head["from"], head["news"])
+            self._usage.apply(_source(head["from"]), head["news"], is_worker=True)
         elif message.op == "joined":
             self.others.add(head["worker"])
             self._send(Message("news", {"to": head["worker"], "news": self._usage.held()}))
@@ -260,7 +261,7 @@ class Peers:
 
     def _left(self, worker: int) -> None:
         self.others.discard(worker)
-        self._usage.forget(worker)
+        self._usage.forget(_source(worker))
         for pending in self._requests.values():
             pending.take(worker, None)
 
@@ -357,6 +358,10 @@ class SharedRooms:
     def _head(self, connection: Connection, room: str) -> dict[str, Any]:
         self._clients[connection.name] = connection
         return {"client": connection.name, "room": room}
+
+
+def _source(worker: int) -> str:
+    return f"worker {worker}"
 
 
 def _encode_request(request: web.Request, body: bytes) -> bytes:
