@@ -66,9 +66,26 @@ async def workers_of(source, context, **options):
     options = options or {"force_close": True}
     async with bounded(), running(Gateway(config)) as (addresses, _):
         port = parse_address(addresses["http"])[1]
+        every = TCPConnector(ssl=context, force_close=True)
+        async with (
+            ClientSession(f"https://localhost:{port}", connector=every) as first,
+            open_sockets(first, MANY),  # each worker has the aggregator's state
+        ):
+            pass
         connector = TCPConnector(ssl=context, **options)
         async with ClientSession(f"https://localhost:{port}", connector=connector) as client:
             yield client
+
+
+@contextlib.asynccontextmanager
+async def open_sockets(client: ClientSession, count: int):
+    """Sockets that have their first message."""
+    async with contextlib.AsyncExitStack() as stack:
+        connected = (client.ws_connect("/ws/marketdata?symbol=AAPL") for _ in range(count))
+        sockets = [await stack.enter_async_context(each) for each in connected]
+        for each in sockets:
+            await each.receive_json()
+        yield
 
 
 class Session:
