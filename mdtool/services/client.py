@@ -12,10 +12,8 @@ import functools
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Any, Final
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
@@ -25,6 +23,8 @@ from mdtool.core.permissions import ANONYMOUS, CERTIFIED, ForbiddenError, Princi
 from mdtool.core.throttle import Throttle
 from mdtool.core.tls import TLS_TO_PLAIN, peer_certificate
 from mdtool.core.units import NS_PER_S
+from mdtool.services.client_address import client_address
+from mdtool.services.holdings import Holdings, Tally
 from mdtool.services.limits import (
     DEFAULT_QUOTA,
     SERVICE_QUOTA,
@@ -45,98 +45,11 @@ _QUIET_S: Final = 60.0
 _TIME_BURST_US: Final = 250_000
 _US_PER_PERCENT: Final = 10_000
 _NS_PER_US: Final = 1_000
-_IPV6_PREFIX: Final = 64
-"""Bits of the network that one host has to itself: it may use a new address for each request."""
-# What a proxy says of a client that it does not name (RFC 7239, section 6).
-_UNKNOWN: Final = "unknown"
-_HIDDEN: Final = "_"
 BY_PRINCIPAL: Final = "principal "
 """How the identity begins of a client that has authenticated."""
 _DRAIN_STEP_S: Final = 0.05
 _LEAST_TURN_WAIT_S: Final = 0.1
 """The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """The connections of one listener or path, and what was written to them.
-
-    Attributes
-    ----------
-    open, opened, refused : int
-        Connections open now, ever, and rejected for their number.
-    sent, conflated, dropped : int
-        Messages written; replaced unwritten by a later one of the same state; and events dropped
-        and reported as missed.
-    behind : int
-        Connections closed because the client did not read.
-    """
-
-    open: int = 0
-    opened: int = 0
-    refused: int = 0
-    sent: int = 0
-    conflated: int = 0
-    dropped: int = 0
-    behind: int = 0
-
-
-@dataclass(slots=True)
-class Elsewhere:
-    """The connections, or the subscriptions, of another process.
-
-    Attributes
-    ----------
-    is_worker : bool
-        Whether the process is a worker of this service, and not a service of its own.
-    total : int
-    of : dict of str to int
-        By identity.
-    """
-
-    is_worker: bool
-    total: int = 0
-    of: dict[str, int] = field(default_factory=dict)
-
-    def update(self, changed: Mapping[str, int]) -> None:
-        """Set how many some identities have."""
-        for identity, count in changed.items():
-            self.total += count - self.of.pop(identity, 0)
-            if count:
-                self.of[identity] = count
-
-
-class Holdings:
-    """What clients hold, connections or subscriptions, here and in other processes.
-
-    Attributes
-    ----------
-    here : Counter of str
-        By identity.
-    elsewhere : dict of str to Elsewhere
-        By process.
-    changed : set of str or None
-        Identities whose number here changed, for those processes; None where there are none.
-    """
-
-    def __init__(self) -> None:
-        self.here: Counter[str] = Counter()
-        self.elsewhere: dict[str, Elsewhere] = {}
-        self.changed: set[str] | None = None
-
-    def of(self, identity: str) -> int:
-        """Return how many a client has."""
-        return self.here[identity] + sum(
-            process.of.get(identity, 0) for process in self.elsewhere.values()
-        )
-
-    def note(self, identity: str, change: int) -> None:
-        """Count one that begins or ends."""
-        self.here[identity] += change
-        if not self.here[identity]:
-            del self.here[identity]
-        if self.changed is not None:
-            self.changed.add(identity)
 
 
 @dataclass(slots=True)
@@ -704,39 +617,6 @@ def _result(found: Principal | TokenError) -> Principal:
     if isinstance(found, TokenError):
         raise found
     return found
-
-
-@functools.lru_cache(4_096)
-def client_address(text: str) -> str:
-    """Return what identifies an anonymous client: its IPv4 address, or its IPv6 network.
-
-    Parameters
-    ----------
-    text : str
-        An address of either family, also with a port, an IPv6 one then in brackets. Any other text
-        is returned as it is.
-    """
-    if ":" not in text:
-        return text
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    try:
-        ipv6 = IPv6Address(text)
-    except AddressValueError:
-        return _without_port(text)
-    if ipv6.ipv4_mapped is not None:
-        return str(ipv6.ipv4_mapped)
-    return str(IPv6Network((int(ipv6), _IPV6_PREFIX), strict=False))
-
-
-def _without_port(text: str) -> str:
-    host = text.partition(":")[0]
-    if host == _UNKNOWN or host.startswith(_HIDDEN):
-        return host
-    try:
-        return str(IPv4Address(host))
-    except AddressValueError:
-        return text
 
 
 class Turn:

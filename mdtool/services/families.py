@@ -16,7 +16,8 @@ from prometheus_client.core import (
 
 from mdtool.adapters.live.counts import REFUSED, TOTALS
 from mdtool.core.descriptors import shortage
-from mdtool.services.client import Admission, Tally
+from mdtool.services.client import Admission
+from mdtool.services.holdings import Tally
 from mdtool.services.times import Histogram
 from mdtool.wire.batches import Counts
 

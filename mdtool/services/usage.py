@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from mdtool.adapters.identity.config import AuthConfig
 from mdtool.core.config import load
-from mdtool.services.client import BY_PRINCIPAL, Admission, Elsewhere
+from mdtool.services.client import BY_PRINCIPAL, Admission
+from mdtool.services.holdings import Elsewhere
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

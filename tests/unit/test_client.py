@@ -11,7 +11,8 @@ from mdtool.adapters.identity.config import OPTIONAL, REQUIRED, AuthConfig
 from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import Principal, Roles
-from mdtool.services.client import Admission, Client, client_address
+from mdtool.services.client import Admission, Client
+from mdtool.services.client_address import client_address
 from mdtool.services.http.answers import answering
 from mdtool.services.http.entry import TOKEN, enter
 from mdtool.services.limits import CapacityError, LimitError, Limits

@@ -9,12 +9,12 @@ import socket
 
 import pytest
 
-from mdtool.services.client import Tally
 from mdtool.services.gateway import outbox as outbox_module
 from mdtool.services.gateway.backlog import MAX_EVENTS, MAX_STATE_BYTES, Event
 from mdtool.services.gateway.hub import Changes, Hub, Subscription
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.snapshots import AT_ONCE
+from mdtool.services.holdings import Tally
 from mdtool.wire.websocket import close_frame, text_frame
 
 PATIENCE_S = 30.0

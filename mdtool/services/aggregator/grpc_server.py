@@ -24,13 +24,8 @@ from mdtool.core.permissions import ForbiddenError
 from mdtool.core.tcp import bind, close_all
 from mdtool.core.tls import PeerCertificate, ServerTls, certificate_end
 from mdtool.services.aggregator.reflection import add_reflection
-from mdtool.services.client import (
-    Admission,
-    Client,
-    Dismissal,
-    DismissedError,
-    client_address,
-)
+from mdtool.services.client import Admission, Client, Dismissal, DismissedError
+from mdtool.services.client_address import client_address
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.security import Security
 

@@ -8,8 +8,9 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from mdtool.services.client import Client, Tally
+from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Event, Owner, Update
+from mdtool.services.holdings import Tally
 from mdtool.wire.websocket import CloseCode, close_frame, text_frame, text_header
 
 _RETRY_S: Final = 0.02

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from mdtool.core.errors import ConfigError
-from mdtool.services.client import client_address
+from mdtool.services.client_address import client_address
 
 if TYPE_CHECKING:
     from aiohttp import web

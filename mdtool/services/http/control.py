@@ -13,7 +13,8 @@ from yarl import URL
 from mdtool.core.addresses import is_ip_address, is_loopback
 from mdtool.core.descriptors import shortage
 from mdtool.core.permissions import ForbiddenError
-from mdtool.services.client import Admission, Client, client_address
+from mdtool.services.client import Admission, Client
+from mdtool.services.client_address import client_address
 from mdtool.services.http.answers import (
     IDENTIFY,
     Handler,

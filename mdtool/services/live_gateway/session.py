@@ -15,7 +15,8 @@ from mdtool.core.errors import InputError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.permissions import ForbiddenError
 from mdtool.core.tcp import notice_loss, peer_name
-from mdtool.services.client import Dismissal, DismissedError, client_address
+from mdtool.services.client import Dismissal, DismissedError
+from mdtool.services.client_address import client_address
 from mdtool.services.dbn_access import reads_all
 from mdtool.services.live_gateway.config import LiveGatewayConfig
 from mdtool.services.live_gateway.faults import (
