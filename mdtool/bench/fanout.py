@@ -33,7 +33,6 @@ from mdtool.services.gateway.formats import encode_aggregate
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState
-from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import PATH, Stomp
 from mdtool.services.gateway.proxies import Proxies
@@ -41,6 +40,7 @@ from mdtool.services.gateway.table import TABLE
 from mdtool.services.http.answers import IDENTIFY
 from mdtool.services.http.entry import IN_BAND
 from mdtool.services.http.listening import listening
+from mdtool.services.http.origins import Origins
 from mdtool.services.limits import Limits
 from mdtool.services.security import Security
 from mdtool.wire._pb import tick_pb2

@@ -10,8 +10,8 @@ from aiohttp import WSServerHandshakeError
 
 from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.server import Gateway
+from mdtool.services.http.origins import ForeignOriginError, Origins
 from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
 

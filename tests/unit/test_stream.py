@@ -14,7 +14,6 @@ from mdtool.services.gateway.feeds.bars import Bar
 from mdtool.services.gateway.feeds.feed import Key
 from mdtool.services.gateway.feeds.quotes import LatestQuote
 from mdtool.services.gateway.http import Routes
-from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.protocols.stream import (
     MAX_MESSAGE_BYTES,
@@ -25,6 +24,7 @@ from mdtool.services.gateway.protocols.stream import (
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.http.entry import IN_BAND
 from mdtool.services.http.listening import listening
+from mdtool.services.http.origins import Origins
 from mdtool.services.limits import LimitError, Limits
 from tests.reference.plain_feeds import Trade, plain_feeds
 

@@ -16,7 +16,6 @@ from mdtool.adapters.market import (
     UnknownSymbolError,
 )
 from mdtool.services.client import Admission, Client
-from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.http.answers import (
@@ -34,6 +33,7 @@ from mdtool.services.http.answers import (
 )
 from mdtool.services.http.bodies import BodyError
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter, metered
+from mdtool.services.http.origins import ForeignOriginError, Origins
 from mdtool.services.limits import CapacityError
 from mdtool.services.times import RouteTimes
 

@@ -22,7 +22,6 @@ from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.metrics import Metrics
-from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.pages.assets import Assets
 from mdtool.services.gateway.pages.pages import Dashboard, Docs, GraphiQL, SockJsFrame, StaticFiles
 from mdtool.services.gateway.policies import policies
@@ -57,6 +56,7 @@ from mdtool.services.gateway.workers.workers import Workers
 from mdtool.services.http.answers import Fail, Handler, failure
 from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import Connect, serving
+from mdtool.services.http.origins import Origins
 from mdtool.services.limits import Limits
 from mdtool.services.security import Security, check_exposed
 from mdtool.services.usage import Usage, keeping_current

@@ -25,7 +25,7 @@ from mdtool.services.http.answers import (
     no_route,
 )
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter, metered
-from mdtool.services.http.own_origin import is_own
+from mdtool.services.http.origins import is_own
 
 _SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _LOCALHOST: Final = "localhost"

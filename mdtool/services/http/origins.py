@@ -10,13 +10,13 @@ from aiohttp import hdrs, web
 
 from mdtool.core.errors import ConfigError, MdtoolError
 from mdtool.services.http.answers import Handler
-from mdtool.services.http.own_origin import DEFAULT_PORTS, is_own
 
 EVERY_ORIGIN: Final = "*"
 _METHODS: Final = "GET, HEAD, POST"
 _HEADERS: Final = "Authorization, Content-Type"
 _EXPOSED: Final = "Warning, Retry-After, RateLimit, RateLimit-Policy"
 _PREFLIGHT_AGE_S: Final = 600
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+( *, *[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
 _MAX_HEADER_NAMES_CHARS: Final = 1_000
 
@@ -116,6 +116,16 @@ class Origins:
             headers["Access-Control-Allow-Credentials"] = "true"
 
 
+def is_own(origin: str, host: str) -> bool:
+    """Return whether a page of an origin came from the host that it makes a request to.
+
+    The scheme is not compared, for proxies terminate TLS; it only says which port either of them
+    means where it has none.
+    """
+    scheme, _, place = origin.partition("://")
+    return _with_port(place, scheme) == _with_port(host, scheme)
+
+
 def _requested_headers(request: web.Request) -> str:
     """Return the headers that a page may send: those that its browser asks about."""
     names = request.headers.get("Access-Control-Request-Headers", "").strip()
@@ -126,7 +136,14 @@ def _requested_headers(request: web.Request) -> str:
 def _normalized(origin: str) -> str:
     """Return an origin in lower case and without a port that its scheme implies."""
     scheme, _, place = origin.lower().partition("://")
-    return f"{scheme}://{place.removesuffix(f':{DEFAULT_PORTS.get(scheme)}')}"
+    return f"{scheme}://{place.removesuffix(f':{_DEFAULT_PORTS.get(scheme)}')}"
+
+
+def _with_port(place: str, scheme: str) -> str:
+    """Return HOST:PORT in lower case."""
+    has_port = ":" in place.rpartition("]")[2]
+    default = _DEFAULT_PORTS.get(scheme.lower(), "")
+    return place.lower() if has_port else f"{place.lower()}:{default}"
 
 
 def _parse_origin(text: str) -> str:
