@@ -144,7 +144,7 @@ class ChannelUser(Protocol):
         ...
 
     def receive(self, data: bytes) -> None:
-        """Take a message of the channel, whoever has published it."""
+        """Take a message of the channel, also one that this process has published."""
         ...
 
     async def write(self, client: Redis) -> None:

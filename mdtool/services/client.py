@@ -48,6 +48,8 @@ _NS_PER_US: Final = 1_000
 BY_PRINCIPAL: Final = "principal "
 """How the identity begins of a client that has authenticated."""
 _DRAIN_STEP_S: Final = 0.05
+GOODBYE_S: Final = 3.0
+"""How long a client that is dismissed may take to read what was written."""
 _LEAST_TURN_WAIT_S: Final = 0.1
 """The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
 
@@ -551,8 +553,8 @@ class DismissedError(MdtoolError):
 class Dismissal:
     """Ends a block of the task that serves a client with DismissedError once it is to be closed.
 
-    To close the transport would not do: asyncio goes on to send what is written to one that closes,
-    as long as something that was written before waits for its client.
+    To close the transport would not do: asyncio still sends what is written to one that closes, as
+    long as something that was written before waits for its client.
     """
 
     __slots__ = ("_reason", "_task")

@@ -38,7 +38,7 @@ class Elsewhere:
     Attributes
     ----------
     is_worker : bool
-        Whether the process is a worker of this service, and not a service of its own.
+        Whether the process is a worker of this service, and not of another one.
     total : int
     of : dict of str to int
         By identity.

@@ -33,6 +33,14 @@ def totals_in(store):
         return {totals.symbol: totals.trade_count for totals in history.symbols()}
 
 
+def check_totals(store, sent):
+    """Check that totals are those of what was sent, and sessions, bars and totals of the trades."""
+    expected = sessions_of(sent)
+    assert totals_in(store) == {symbol: session[5] for symbol, session in expected.items()}
+    checked = completed("store", "check", "--store", store)
+    assert checked.returncode == 0, checked.stdout.decode()
+
+
 def until(store, count):
     """Look at the store until it has so many trades."""
     wait_until(lambda: sum(totals_in(store).values()) >= count)
@@ -58,8 +66,7 @@ def test_every_trade_is_stored_once_whatever_is_killed(kafka, tmp_path, free_por
         until(store, TICKS)
         status, said = keeper.end(signal.SIGTERM)
         assert status == 0, said
-    expected = sessions_of(sent)
-    assert totals_in(store) == {symbol: session[5] for symbol, session in expected.items()}
+    check_totals(store, sent)
     with open_history(store) as history:
         for symbol, ticks in sent.items():
             kept = [
@@ -73,9 +80,6 @@ def test_every_trade_is_stored_once_whatever_is_killed(kafka, tmp_path, free_por
                 )
             ]
             assert sorted(kept) == sorted(ticks)
-    # Sessions and bars are those of the trades, and the totals too.
-    checked = completed("store", "check", "--store", store)
-    assert checked.returncode == 0, checked.stdout.decode()
 
 
 @pytest.mark.parametrize("name", sorted(STORES.keys() - {"sqlite"}))
@@ -94,10 +98,7 @@ def test_a_database_has_every_trade_once_though_its_writer_is_killed(kafka, name
         until(store, count)
         status, said = keeper.end(signal.SIGTERM)
         assert status == 0, said
-        expected = sessions_of(sent)
-        assert totals_in(store) == {symbol: session[5] for symbol, session in expected.items()}
-        checked = completed("store", "check", "--store", store)
-        assert checked.returncode == 0, checked.stdout.decode()
+        check_totals(store, sent)
 
 
 def test_a_record_that_cannot_be_decoded_is_skipped(kafka, tmp_path):

@@ -133,8 +133,10 @@ class Gateway:
         security = Security.load(self.name, config.host, config.auth)
         admission = Admission(_limits(config), security)
         routes = Routes(admission, self._origins, self._proxies)
-        usage = None if place is None else Usage(admission, place.path)
-        peers = None if place is None or usage is None else Peers(place, usage, security)
+        usage = peers = None
+        if place is not None:
+            usage = Usage(admission, place.path)
+            peers = Peers(place, usage, security)
         async with (
             self._sources as sources,
             asyncio.TaskGroup() as tasks,

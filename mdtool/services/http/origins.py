@@ -1,4 +1,4 @@
-"""The rules about pages of other origins: who may use the gateway, and its CORS headers."""
+"""The rules about origins: which pages are own, who else may use the gateway, and CORS headers."""
 
 from __future__ import annotations
 

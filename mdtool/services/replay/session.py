@@ -14,7 +14,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss, peer_name
-from mdtool.services.client import Client, Dismissal, DismissedError
+from mdtool.services.client import GOODBYE_S, Client, Dismissal, DismissedError
 from mdtool.services.dbn_access import ShownRecords, check_records, reads_all
 from mdtool.services.replay.reading import ForwardReader, reading
 from mdtool.services.replay.runs import Run, Runs
@@ -43,8 +43,6 @@ _REQUEST_S: Final = 5.0
 """How long a request may take after its first bytes."""
 _WRITE_AHEAD_BYTES: Final = 1 << 21
 """The write buffer of a receiver that is not reading."""
-_GOODBYE_S: Final = 3.0
-"""How long a receiver that is dismissed may take to read what was written."""
 
 
 @dataclass(slots=True)
@@ -126,7 +124,7 @@ class Session:
         except DismissedError as error:
             log.warning("receiver %s: dismissed: %s", self._name, error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_S):
+                async with asyncio.timeout(GOODBYE_S):
                     await self._close(self._failure(str(error)))
         except SpeaksTlsError:
             self._client.report_tls(self._name)

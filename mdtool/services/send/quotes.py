@@ -29,7 +29,7 @@ from mdtool.core.tcp import listen, notice_loss, stream_protocol
 from mdtool.core.tls import server_tls
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
-from mdtool.services.client import Admission, Dismissal, DismissedError
+from mdtool.services.client import GOODBYE_S, Admission, Dismissal, DismissedError
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.security import Security
 from mdtool.services.usage import keeping_current
@@ -59,8 +59,6 @@ _ROUND_S: Final = 0.05
 _BATCHES_AHEAD: Final = 8
 """How many batches may wait until they are due; the source is blocked beyond it."""
 _MAX_RECEIVERS: Final = 64
-_GOODBYE_S: Final = 3.0
-"""How long a receiver that is dismissed may take to read what was written."""
 _REQUEST_S: Final = 5.0
 """How long a receiver may take to request the stream."""
 
@@ -311,7 +309,7 @@ async def _dismiss(writer: asyncio.StreamWriter, reason: str) -> None:
     writer.write(encode_refused(Refused(reason, is_final=True), time.time_ns()))
     writer.close()
     try:
-        async with asyncio.timeout(_GOODBYE_S):
+        async with asyncio.timeout(GOODBYE_S):
             await writer.wait_closed()
     except TimeoutError:
         writer.transport.abort()

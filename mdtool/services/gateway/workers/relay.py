@@ -44,7 +44,7 @@ class Relays:
         Returns
         -------
         socket.socket
-            The end of whoever serves it. The caller closes it.
+            The end for the process that serves it. The caller closes it.
 
         Raises
         ------

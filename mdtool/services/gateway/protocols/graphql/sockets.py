@@ -158,7 +158,7 @@ class _Connection:
             raise MessageError(CloseCode.UNAUTHORIZED, str(error)) from error
 
     def _token_of(self, payload: Mapping[str, Any]) -> str | None:
-        """Return the token of a payload: `Authorization`, as of HTTP, or `token`; empty is none."""
+        """Return the token of a payload: `Authorization`, as of HTTP, or `token`, if not empty."""
         for name in ("Authorization", "authorization"):
             if (text := payload.get(name)) and isinstance(text, str):
                 return self._client.bearer([text])
