@@ -147,7 +147,8 @@ class AggregatorClient:
             stream.received(run)
 
         try:
-            await call.initial_metadata()
+            with rpc.cancellable():
+                await call.initial_metadata()
             if not call.done():
                 connected(stream)
             await self._read(call, decode_batch, receive_trades)
@@ -168,8 +169,9 @@ class AggregatorClient:
         """Pass on the messages of a stream, until it is lost."""
         symbols = SymbolTable()
         try:
-            async for message in call:
-                receive(symbols, decode(message, symbols))
+            with rpc.cancellable():
+                async for message in call:
+                    receive(symbols, decode(message, symbols))
         except grpc.aio.AioRpcError as error:
             raise self._wrapped(error) from error
         finally:
@@ -178,7 +180,8 @@ class AggregatorClient:
 
     async def _call(self, call: Any, request: Any, timeout_s: float) -> Any:
         try:
-            return await call(request, timeout=timeout_s)
+            with rpc.cancellable():
+                return await call(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise self._wrapped(error) from error
 

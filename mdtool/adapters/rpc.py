@@ -6,11 +6,12 @@ Generated stubs pin the gRPC version that generated them, and put `grpc` beside 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,6 +108,31 @@ def reason(error: grpc.aio.AioRpcError) -> str:
     """Return why a call failed, in one line."""
     details, *_ = (error.details() or "").splitlines() or [""]
     return details or error.code().name.lower()
+
+
+@contextlib.contextmanager
+def cancellable() -> Iterator[None]:
+    """End as cancelled where the task was cancelled while the block waited for a call.
+
+    gRPC gives a cancellation to a task of its own, which drops it where the call ends at the same
+    moment: the block would go on with the call's answer or error.
+
+    Raises
+    ------
+    asyncio.CancelledError
+        Instead of the call's error, or at the block's end.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancels = task.cancelling()
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if task.cancelling() > cancels:
+            raise asyncio.CancelledError from error
+        raise
+    if task.cancelling() > cancels:
+        raise asyncio.CancelledError
 
 
 class Stub:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import grpc
 import pytest
 
 from mdtool.adapters import rpc
+from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.addresses import parse_address
 from mdtool.core.config import variable
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
+from tests.reference.market_source import MarketSource
 from tests.support.descriptors import no_descriptor_left
 from tests.support.services import running
 from tests.support.waiting import bounded
@@ -99,3 +102,18 @@ async def test_without_descriptors_a_call_fails_with_one_readable_line(caplog, f
             await call(request)
     assert rpc.reason(failed.value).endswith(": Too many open files")
     assert caplog.records == []
+
+
+async def test_no_cancellation_is_lost_where_a_call_fails_at_the_same_moment(no_settings):
+    chance = random.Random(1)
+    cancelled = 0
+    async with MarketSource().serving() as source, AggregatorClient(source.address) as client:
+        for _ in range(1_000):
+            following = asyncio.create_task(client.follow_trades(id, id))
+            for _ in range(chance.randrange(60)):
+                await asyncio.sleep(0)
+            ends_as_cancelled = following.cancel()
+            await asyncio.wait([following])
+            assert following.cancelled() == ends_as_cancelled
+            cancelled += ends_as_cancelled
+    assert 0 < cancelled < 1_000

@@ -92,7 +92,8 @@ class GrpcBus(BaseBus):
     async def _request_position(self, stream_id: str) -> int | None:
         request = marketdata_pb2.StreamPositionRequest(stream_id=stream_id)
         try:
-            reply = await self._stub.GetStreamPosition(request, wait_for_ready=True)
+            with rpc.cancellable():
+                reply = await self._stub.GetStreamPosition(request, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             self._raise_refusal(error)
             return None
@@ -101,7 +102,8 @@ class GrpcBus(BaseBus):
     async def _request_owner(self, stream_id: str, principal: str) -> str | None:
         request = marketdata_pb2.StreamClaim(stream_id=stream_id, principal=principal)
         try:
-            reply = await self._stub.ClaimStream(request, wait_for_ready=True)
+            with rpc.cancellable():
+                reply = await self._stub.ClaimStream(request, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             self._raise_refusal(error)
             return None

@@ -81,9 +81,10 @@ async def _of_grpc(address: str) -> str:
 
     async with rpc.open_channel(address) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest()
-            )
+            with rpc.cancellable():
+                answer = await health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest()
+                )
         except grpc.aio.AioRpcError as error:
             return rpc.reason(error)
     status = health_pb2.HealthCheckResponse
