@@ -90,9 +90,10 @@ async def volume_reaches(gateway, symbol, volume):
 @in_both_forms
 async def test_a_simulated_market_is_served_live(simulation):
     gateway = simulation.addresses(4)["gateway"]
-    async with updates(gateway, "AAPL") as aggregates:
-        first = await anext(aggregates)
-        later = await anext(aggregates)
+    async with asyncio.timeout(PATIENCE_S), updates(gateway, "AAPL") as aggregates:
+        first = later = await anext(aggregates)
+        while later["volume"] == first["volume"]:
+            later = await anext(aggregates)
     assert later["volume"] > first["volume"]
     seen = await market_data(gateway, "AAPL")
     assert set(seen) == {"symbol", "open", "high", "low", "close", "volume", "timestamp"}
