@@ -22,7 +22,7 @@ from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.bench.chaos_verdict import Input, Traded, judge_answer, judge_store
 from mdtool.bench.figures import Figure
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 from mdtool.services.supervisor import programs as stack
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.output import styles
@@ -167,13 +167,11 @@ async def supervised(
     """
     ready: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
     supervisor = Supervisor(programs, styles(programs, "text"), lambda _: None)
-    try:
+    with one_error():
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(supervisor.run(ready.set_result))
             yield supervisor, await ready
             running.cancel()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
 
 
 @contextlib.contextmanager

@@ -170,12 +170,11 @@ async def _supervised(service: Service, deadline: threading.Timer, logs_ready: b
     watch_lifeline(lambda: stopping("supervisor ended", EXIT_OK))
     with _signals(stopping, _Hangup(loop, is_supervised)), _woken_by_signals(loop):
         try:
-            await task
+            with one_error():
+                await task
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-        except ExceptionGroup as group:
-            raise first_error(group) from group
     return stopping.status
 
 
@@ -305,6 +304,15 @@ def first_error(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+@contextlib.contextmanager
+def one_error() -> Iterator[None]:
+    """Raise the first error of an exception group that the block raises, from the group."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        raise first_error(group) from group
 
 
 def announce(name: str, *, logs: bool = True) -> Started:

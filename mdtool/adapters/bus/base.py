@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 
 from mdtool.adapters.bus.port import CommitListener
 from mdtool.core.backoff import delays
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 
 T = TypeVar("T")
 MAX_WAIT_S: Final = 2.0
@@ -34,10 +34,8 @@ class BaseBus:
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
-        try:
+        with one_error():
             return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
-        except ExceptionGroup as group:
-            raise first_error(group) from group
 
     def subscribe(self, listener: CommitListener) -> None:
         """As `Bus.subscribe`."""

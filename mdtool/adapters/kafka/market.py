@@ -39,7 +39,7 @@ from mdtool.adapters.market import (
 )
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Reason
@@ -125,10 +125,8 @@ class KafkaMarket:
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
-        try:
+        with one_error():
             return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
-        except ExceptionGroup as group:
-            raise first_error(group) from group
 
     async def _run(self) -> None:
         """Open the topics as soon as the servers are available, then read them until cancelled."""

@@ -29,7 +29,7 @@ from mdtool.adapters.kafka.client import (
     error_of,
 )
 from mdtool.core.errors import PeerError, StartupError
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 from mdtool.core.threads import WorkerThread
 
 log = logging.getLogger(__name__)
@@ -424,13 +424,11 @@ async def watched(topics: Topics) -> AsyncIterator[None]:
     Offsets are not valid in another topic of the same name, and with more partitions a symbol's
     ticks are in another one. Unavailable servers are waited for.
     """
-    try:
+    with one_error():
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_watch(topics), name=f"topics of {topics.address}")
             yield
             watch.cancel()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
 
 
 async def _watch(topics: Topics) -> NoReturn:

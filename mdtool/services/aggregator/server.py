@@ -13,7 +13,7 @@ from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.local_rpc import LocalServer
 from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.core.config import load
-from mdtool.core.lifecycle import Started, first_error, until_stopped
+from mdtool.core.lifecycle import Started, one_error, until_stopped
 from mdtool.core.tls import server_tls
 from mdtool.core.units import ANY_PRICE, NS_PER_S, counted
 from mdtool.services.aggregator.committer import Committer
@@ -83,11 +83,9 @@ class Aggregator:
             When the store cannot be opened, or can store no more; a server that is unavailable is
             waited for.
         """
-        try:
+        with one_error():
             async with contextlib.AsyncExitStack() as stack:
                 await self._run(stack, started)
-        except ExceptionGroup as group:
-            raise first_error(group) from group
 
     async def _run(self, stack: contextlib.AsyncExitStack, started: Started) -> None:
         config = self._config

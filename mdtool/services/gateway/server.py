@@ -14,7 +14,7 @@ from aiohttp import web
 
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.vwap_feed import LocalVwaps
-from mdtool.core.lifecycle import Started, first_error, until_stopped
+from mdtool.core.lifecycle import Started, one_error, until_stopped
 from mdtool.core.tcp import listen
 from mdtool.core.tls import server_tls
 from mdtool.services.client import Admission
@@ -122,10 +122,8 @@ class Gateway:
             server_tls(self.name)  # raises here what each of them would
             await Workers(self._config).run(started)
             return
-        try:
+        with one_error():
             await self._serve(started, place)
-        except ExceptionGroup as group:
-            raise first_error(group) from group
 
     async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config

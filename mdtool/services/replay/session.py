@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mdtool.core.errors import MdtoolError, PeerError
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss, peer_name
 from mdtool.services.client import GOODBYE_S, Client, Dismissal, DismissedError
@@ -163,7 +163,7 @@ class Session:
 
     async def _exchange(self) -> End | Refused:
         """Send the receiver what it requests; return the final message."""
-        try:
+        with one_error():
             async with asyncio.TaskGroup() as tasks:
                 requesting = tasks.create_task(self._read_request())
                 patience_s = LOGIN_S if self._client.needs_token else self._greeting_s
@@ -182,8 +182,6 @@ class Session:
                 final = await self._stream(requesting.result())
                 guarding.cancel()
                 return final
-        except ExceptionGroup as group:
-            raise first_error(group) from group
 
     async def _read_request(self) -> Request | None:
         """Return the receiver's request, None when it closes its half without one."""

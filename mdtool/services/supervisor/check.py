@@ -25,7 +25,7 @@ from mdtool.adapters.tcp_streams import open_stream
 from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.tcp import reason_of
 from mdtool.core.tls import http_options
@@ -108,7 +108,7 @@ async def check(route: Route, ticks: int, token: str = "") -> list[Hop]:
     places = [_APPLIED, _COMMITTED]
     places += [] if route.gateway is None else [_SERVED]
     places += [] if route.vwap is None else [_PUBLISHED]
-    try:
+    with one_error():
         async with asyncio.TaskGroup() as tasks, _connection(route.serve_tcp) as (reader, writer):
             sightings = _Sightings()
             followers = [
@@ -131,8 +131,6 @@ async def check(route: Route, ticks: int, token: str = "") -> list[Hop]:
             ]
             for follower in followers:
                 follower.cancel()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
     hops = _hops(places, journeys)
     if route.gateway is not None and (age_ns := await _age_ns(route.gateway, token)) is not None:
         hops.append(Hop(_OLDEST, [age_ns]))

@@ -9,7 +9,7 @@ from typing import Final
 from mdtool.adapters.tcp_streams import open_stream
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import first_error
+from mdtool.core.lifecycle import one_error
 from mdtool.core.tcp import reason_of
 from mdtool.core.tls import http_options
 
@@ -34,12 +34,10 @@ async def ready(where: Mapping[str, str]) -> None:
     PeerError
         When one of them is not ready, or does not answer in time.
     """
-    try:
+    with one_error():
         async with asyncio.TaskGroup() as tasks:
             for name, address in where.items():
                 tasks.create_task(_in_time(name, address))
-    except ExceptionGroup as group:
-        raise first_error(group) from group
 
 
 async def _in_time(name: str, address: str) -> None:
