@@ -132,7 +132,11 @@ Message: TypeAlias = Begin | Data | End | Refused
 
 
 def passed_on(records: Records) -> Records:
-    """Return what a session sends of a stream's records of one rtype, perhaps none of them."""
+    """Return what a session sends of a stream's records of one rtype, perhaps none of them.
+
+    Receivers must tell a recorded session's messages from those of their own: its warnings become
+    system records without a code, the rest is left out.
+    """
     if int(records["rtype"][0]) not in _OWN_RTYPES:
         return records
     data = b"".join(

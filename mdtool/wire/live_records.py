@@ -10,9 +10,8 @@ from typing import Final, NamedTuple
 import databento_dbn as dbn
 import numpy as np
 
-from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_STATISTICS, RTYPE_SYSTEM, record_length
+from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_STATISTICS, record_length
 from mdtool.core.records import Records
-from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import UNDEF_PRICE, UNDEF_TIMESTAMP
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, RTYPE_DEFINITION
 
@@ -196,18 +195,6 @@ def encode_failure(failure: Failure, ts_ns: int, *, is_last: bool = True) -> byt
     record = np.frombuffer(data, DTYPES[RTYPE_ERROR]).copy()
     record["code"] = failure.code  # perhaps one that databento_dbn does not know
     return record.tobytes()
-
-
-def recorded_warnings(records: Records) -> Records:
-    """Return records of one rtype, of what a session says about itself its warnings alone.
-
-    A session that serves a recorded stream sends the rest for itself: acknowledgements,
-    heartbeats, ends of intervals.
-    """
-    if int(records["rtype"][0]) not in {RTYPE_SYSTEM, RTYPE_ERROR}:
-        return records
-    are_warnings = [bool(warnings_in(records[at : at + 1])) for at in range(len(records))]
-    return records[are_warnings]
 
 
 def in_version(records: Records, version: int) -> Records:

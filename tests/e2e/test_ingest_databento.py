@@ -8,13 +8,14 @@ import socket
 import warnings
 
 import aiohttp
+import databento_dbn as dbn
 import pytest
 
 from mdtool.adapters.live.config import SourceConfig
 from mdtool.adapters.live.records import open_live
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_SYSTEM, RTYPE_TRADE
 from mdtool.core.errors import MdtoolError, PeerError, UsageError
-from mdtool.core.stream_warnings import warnings_in
+from mdtool.core.stream_warnings import ERROR_RECORD, warnings_in
 from tests.support.commands import output_of
 from tests.support.dbn_files import MAY_1, header, order, trade, write
 from tests.support.live_clients import gateway
@@ -144,6 +145,42 @@ async def test_an_error_of_the_moment_is_followed_by_another_session(trades, fau
         batches = (await read(address, "AAPL"))[RTYPE_TRADE]
     # What came of the first session comes again.
     assert sum(map(len, batches)) >= N_RECORDS // 2
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """Two trades, and an error of the recorded session between them."""
+    error = dbn.ErrorMsg(ts_event=MAY_1 + 1, err="at the time", is_last=True, code=dbn.ErrorCode(6))
+    records = [trade(1, MAY_1, 10, 1), bytes(error), trade(1, MAY_1 + 2, 10, 1)]
+    return write(tmp_path / "capture.dbn", header(NAMES), *records)
+
+
+async def test_a_recorded_error_is_none_of_the_session(capture):
+    async with gateway(capture) as address:
+        batches = await read(address, "AAPL")
+    assert sum(map(len, batches[RTYPE_TRADE])) == 2
+    warned = [each for batch in batches[RTYPE_SYSTEM] for each in warnings_in(batch.records)]
+    assert [(each.kind, each.text) for each in warned] == [(ERROR_RECORD, "at the time (code 6)")]
+
+
+async def test_sessions_that_all_end_at_one_record_end_it(capture):
+    """As of input that breaks off; here the file's records are sent unchanged."""
+    said = (
+        "databento: 3 sessions in succession ended at the same record, after 2 (at the time); "
+        "check what the gateway plays"
+    )
+    async with gateway(capture, bare=True) as address:
+        with pytest.raises(PeerError) as ended:
+            await read(address, "AAPL")
+    assert str(ended.value) == said
+
+
+async def test_input_that_breaks_off_is_not_read_for_ever(trades):
+    with trades.open("r+b") as file:
+        file.truncate(trades.stat().st_size - 10)
+    async with gateway(trades) as address:
+        with pytest.raises(PeerError, match=r"3 sessions .* after 2,999 \(.*trades\.dbn"):
+            await read(address, "ALL_SYMBOLS")
 
 
 @pytest.mark.parametrize("code", [2, 5, 8])

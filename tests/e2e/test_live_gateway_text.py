@@ -95,7 +95,7 @@ async def test_rows_below_the_names_of_their_columns(live_trades, has_ts_out):
 
 
 async def test_warnings_of_a_recorded_stream_are_passed_on(tmp_path):
-    """As they were recorded; what the recorded session said besides, sessions say themselves."""
+    """Not as the session's own; what the recorded one said besides, sessions say themselves."""
     slow = "Warning: slow reading, not keeping pace with mbp-1 data"
     recorded = [
         dbn.SystemMsg(ts_event=MAY_1, msg="Heartbeat", code=dbn.SystemCode.HEARTBEAT),
@@ -110,8 +110,14 @@ async def test_warnings_of_a_recorded_stream_are_passed_on(tmp_path):
     )
     async with gateway(path) as address:
         lines = await lines_of(address, wants("AAPL"), encoding="json")
-        texts = [each.get("msg") or each.get("err") for each in map(json.loads, lines)]
-    assert texts == [ACK.format(0, "trades"), None, slow, "Skipped 3 records", None]
+        said = [(each.get("msg"), each.get("code")) for each in map(json.loads, lines)]
+    assert said == [
+        (ACK.format(0, "trades"), 1),
+        (None, None),
+        (f"warning=slow_reader|{slow} (code 2)", 255),
+        ("warning=skipped_records|Skipped 3 records (code 7)", 255),
+        (None, None),
+    ]
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

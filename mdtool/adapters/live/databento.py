@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 import databento_dbn as dbn
 
@@ -19,6 +19,7 @@ from mdtool.adapters.live.port import Request
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.config import did_you_mean
+from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.wire.source_stream import Failed, Lost, encode_gap
 
@@ -38,13 +39,18 @@ _FINAL: Final = frozenset(
 _OF_THE_LINK: Final = ("Connection to ", "Authentication with ")
 """How the client begins errors before the gateway's answer; others have its words."""
 _UNSET: Final = int(dbn.ErrorCode.UNSET)
+_OF_SESSIONS: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM, RTYPE_SYMBOL_MAPPING})
+_RTYPE_AT: Final = 1
+_MAX_ENDS_AT_ONE_PLACE: Final = 3
+"""Sessions in succession that end with the same record: the next one would, too."""
 
 
 class DatabentoSource:
     """A source that is the official client's sessions, one after the other.
 
     The end of a session is the end of the stream if the gateway has closed it in order, as it does
-    at the end of a replay; otherwise it is a gap, and another session follows.
+    at the end of a replay; otherwise it is a gap, and another session follows, unless those before
+    all ended with the same record.
 
     Parameters
     ----------
@@ -126,10 +132,12 @@ class DatabentoSource:
         Raises
         ------
         PeerError
-            When the gateway rejects the key, the dataset or a subscription.
+            When the gateway rejects the key, the dataset or a subscription, or sessions make no
+            progress.
         """
         max_wait_s = self._request.config.max_wait_s
         waits = delays(cap_s=max_wait_s)
+        place, n_ends = _Place(), 0
         while not self._is_closed.is_set():
             session, begun_s = _Session(self._pipe, self.counts), time.monotonic()
             try:
@@ -148,6 +156,13 @@ class DatabentoSource:
                 raise PeerError(f"{self.name}: rejected ({reason}){hint}")
             if session.errors & _FINAL or (_UNSET in session.errors and not is_passing):
                 raise PeerError(f"{self.name}: {reason}")
+            n_ends = n_ends + 1 if session.place == place else 1
+            place = session.place
+            if place.n_records and n_ends == _MAX_ENDS_AT_ONE_PLACE:
+                raise PeerError(
+                    f"{self.name}: {n_ends} sessions in succession ended at the same record, after "
+                    f"{place.n_records:,} ({reason}); check what the gateway plays"
+                )
             if time.monotonic() - begun_s > max_wait_s:
                 waits = delays(cap_s=max_wait_s)
             if session.has_begun:
@@ -270,6 +285,13 @@ class _Pipe:
                 self._changed.notify_all()
 
 
+class _Place(NamedTuple):
+    """How far a session has come in what it is sent: records of data, and the last of them."""
+
+    n_records: int = 0
+    last: bytes = b""
+
+
 class _Session:
     """What the client writes to in one session: the header, unless there was one, and records."""
 
@@ -282,6 +304,12 @@ class _Session:
         self.errors: set[int] = set()
         self._pipe = pipe
         self._counts = counts
+        self._n_records = 0
+        self._last = b""
+
+    @property
+    def place(self) -> _Place:
+        return _Place(self._n_records, self._last)
 
     def writable(self) -> bool:
         return True
@@ -289,6 +317,9 @@ class _Session:
     def write(self, data: bytes) -> int:
         if self.has_begun:
             self._counts["records"] += self._pipe.write(data)
+            if data[_RTYPE_AT] not in _OF_SESSIONS:
+                self._n_records += 1
+                self._last = data
         elif not self._pipe.has_header:
             self._pipe.write(data)
         self.has_begun = True

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM
+from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM
 from mdtool.core.records import CLOCKS, Records, index_timestamps, timestamps
 from mdtool.services.live_gateway.output import Form, encoded
 from mdtool.services.live_gateway.subscriptions import Ids
@@ -18,7 +18,7 @@ from mdtool.services.replay.runs import Run
 
 _MAX_RECORDS: Final = 4_096
 """Sessions choose from larger arrays by themselves: they take turns then."""
-_OF_SESSIONS: Final = frozenset({RTYPE_SYMBOL_MAPPING, RTYPE_ERROR, RTYPE_SYSTEM})
+_OF_SESSIONS: Final = frozenset({RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM})
 """What changes what a session gets, or is for all of them."""
 
 

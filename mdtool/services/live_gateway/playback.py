@@ -28,7 +28,7 @@ from mdtool.services.live_gateway.fanout import Fanout
 from mdtool.services.live_gateway.inputs import Input
 from mdtool.services.replay.reading import Part, Passed, reading
 from mdtool.services.replay.runs import Pace, Run
-from mdtool.wire.live_records import recorded_warnings
+from mdtool.wire.dbn_session import passed_on
 
 
 class Needs(NamedTuple):
@@ -242,7 +242,7 @@ class Pass:
     from_ns: int | None = None
     rebase: Rebase | None = None
     begin: int = 0
-    passed: Passed = recorded_warnings
+    passed: Passed = passed_on
     _deriving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
@@ -275,7 +275,7 @@ class Pass:
             rebase.begin(None)
             recording = RebasedRecording(played.recording, rebase)
             from_ns = None if from_ns is None else from_ns + (rebase.offset_ns or 0)
-        passed = _unchanged if config.bare else recorded_warnings
+        passed = _unchanged if config.bare else passed_on
         run = Run(
             recording,
             Pace(_speed_of(played, config)),

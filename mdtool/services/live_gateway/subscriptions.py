@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mdtool.core.dtypes import (
     RTYPE_BBO_1M,
     RTYPE_BBO_1S,
-    RTYPE_ERROR,
     RTYPE_SYMBOL_MAPPING,
     RTYPE_SYSTEM,
 )
@@ -29,7 +28,6 @@ SKIPPABLE: Final = frozenset(
     {"mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m"}
 )
 """The schemas of states: a slow reader of these may miss records."""
-_WARNINGS: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
 _BY_TS_RECV: Final = frozenset({RTYPE_BBO_1S, RTYPE_BBO_1M, RTYPE_CBBO_1S, RTYPE_CBBO_1M})
 
 Mask = npt.NDArray[np.bool_]
@@ -323,7 +321,7 @@ class Subscriptions:
         if not len(records):
             return np.zeros(0, np.bool_)
         rtype = int(records["rtype"][0])
-        if rtype in _WARNINGS:
+        if rtype == RTYPE_SYSTEM:
             return np.ones(len(records), np.bool_)
         return _any_of(records, self._of_rtype(rtype, left_out))
 
