@@ -67,6 +67,12 @@ _SOURCES: Final[Mapping[str, _Source]] = MappingProxyType(
 )
 """Of what schemas are made; of several that a stream has, the first one."""
 _NONE: Final = _Source(None, frozenset())
+_ALL_MADE: Final = frozenset[str]().union(*(source.makes for source in _SOURCES.values()))
+_RTYPES: Final = {
+    **{schema: source.rtype for schema, source in _SOURCES.items()},
+    **{schema: rtype for schema, (_, rtype) in (_SAMPLES | _BARS).items()},
+}
+"""Of everything that is a source, or made."""
 
 
 class Made(NamedTuple):
@@ -91,8 +97,10 @@ class Derived:
 
     Parameters
     ----------
-    own : collection of str
-        The schemas of the stream, which are not made. None at all: nothing is made.
+    own : collection of str or None
+        The schemas of the stream, which are not made. None at all: nothing is made. None where that
+        is not known: then the first orders or trades are what others are made of, and a schema is
+        made until the stream has records of it.
     has_books : bool
         Whether order books are kept, which take most of the time; without them no quotes are made.
     is_whole : bool
@@ -104,34 +112,66 @@ class Derived:
     books : Books
         Of the stream's MBO records.
     schemas : frozenset of str
-        What can be made.
+        What can be made; all that may turn out so, as long as it is not known.
     is_whole : bool
         As given.
     """
 
     def __init__(
-        self, own: Collection[str] = (), *, has_books: bool = True, is_whole: bool = True
+        self, own: Collection[str] | None = (), *, has_books: bool = True, is_whole: bool = True
     ) -> None:
         self.books = Books()
         self.is_whole = is_whole
+        self._keeps_books = has_books
         self._has_books = has_books and is_whole
         self._deep: Books | None = None
-        rtype, makes = next((_SOURCES[each] for each in _SOURCES if each in own), _NONE)
-        needs_books = _QUOTES if rtype == RTYPE_MBO and not has_books else frozenset()
-        self.schemas = makes - set(own) - needs_books
-        self._rtype = rtype
-        self._single = {_TRADES} if rtype == RTYPE_MBO else {_TRADES, _TBBO}
+        self._learns = own is None
+        self._own = set(own or ())
+        self._bars: dict[str, TimeBars] = {}
+        self.schemas = _ALL_MADE
+        self._rtype: int | None = None
+        self._single = {_TRADES}
         self._followed: dict[Hashable, frozenset[str]] = {}
         self._wanted: frozenset[str] = frozenset()
         self._samples: dict[str, _Samples] = {}
         self._time_ns = 0
+        self._bar_end_ns = 0
+        self._instruments = Instruments()
+        if own is not None:
+            self._make_of(next((_SOURCES[each] for each in _SOURCES if each in own), _NONE))
+
+    @property
+    def has_source(self) -> bool:
+        """Whether it is known what schemas are made of."""
+        return not self._learns or self._rtype is not None
+
+    def _make_of(self, source: _Source) -> None:
+        """Make of the records of a source what the stream has not."""
+        needs_books = source.rtype == RTYPE_MBO and not self._keeps_books
+        self.schemas = source.makes - self._own - (_QUOTES if needs_books else frozenset())
+        self._rtype = source.rtype
+        self._single = {_TRADES} if source.rtype == RTYPE_MBO else {_TRADES, _TBBO}
         self._bars = {
             schema: TimeBars(length_ns)
             for schema, (length_ns, _) in _BARS.items()
-            if schema in self.schemas and is_whole
+            if schema in self.schemas and self.is_whole
         }
-        self._bar_end_ns = 0
-        self._instruments = Instruments()
+
+    def _see(self, batch: Batch) -> None:
+        """Note what a stream has whose header does not say, and what is to be made of it."""
+        own = {schema for schema, rtype in _RTYPES.items() if rtype == batch.rtype}
+        if own <= self._own and self.has_source:
+            return
+        self._own |= own
+        source = next((_SOURCES[each] for each in _SOURCES if each in own), _NONE)
+        if self.has_source:
+            self.schemas -= own
+            self._bars = {name: bars for name, bars in self._bars.items() if name not in own}
+        elif source is not _NONE and (batch.rtype == RTYPE_MBO or is_trade(batch.records).any()):
+            self._make_of(source)
+        else:
+            return
+        self._follow(self._followed)
 
     def follow(self, follower: Hashable, schemas: Collection[str]) -> None:
         """Make some schemas from now on, in place of those that the follower followed before.
@@ -150,10 +190,9 @@ class Derived:
 
     def _follow(self, followed: Mapping[Hashable, Collection[str]]) -> None:
         """Make the schemas of some followers from now on, and of no others."""
+        self._followed = {who: frozenset(schemas) for who, schemas in followed.items() if schemas}
         can_be_made = self.schemas if self.is_whole else self.schemas & self._single
-        chosen = {follower: can_be_made & set(schemas) for follower, schemas in followed.items()}
-        self._followed = {follower: schemas for follower, schemas in chosen.items() if schemas}
-        self._wanted = frozenset().union(*self._followed.values())
+        self._wanted = can_be_made.intersection(frozenset().union(*self._followed.values()))
         # A book is applied once; where quotes of both depths are followed there are two.
         has_both = _MBP10 in self._wanted and not self._wanted & _QUOTES <= {_MBP10}
         if not has_both:
@@ -186,6 +225,8 @@ class Derived:
         """
         if not len(batch):
             return []
+        if self._learns:
+            self._see(batch)
         is_source = batch.rtype == self._rtype
         made: list[Made] = []
         if is_source and _TRADES in self._wanted:

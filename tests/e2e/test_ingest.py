@@ -19,7 +19,9 @@ from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.port import SymbolTotals
 from tests.support.commands import MDTOOL, completed, output_of
+from tests.support.live_clients import gateway, session, texts, wants
 from tests.support.live_sources import AT_NS, Finnhub, Kraken, subscribed
+from tests.support.services import service
 from tests.support.supervised import FREE_PORTS, serve
 from tests.support.waiting import WITHIN_S, bounded
 
@@ -125,6 +127,34 @@ async def test_a_recording_is_run_again_without_a_network(kraken, tmp_path):
     again = await asyncio.to_thread(completed, "ingest", "kraken", "--replay", tmp_path)
     assert again.returncode == 0
     assert again.stdout == out
+
+
+@pytest.mark.parametrize("is_piped", [False, True])
+async def test_a_live_gateway_makes_bars_of_what_a_source_sends(kraken, tmp_path, is_piped):
+    """No header of a source names a schema: its first trades do."""
+    options = ("--url", kraken.url, "-l", "2")
+    async with ingesting("kraken", "BTC/USD", *options) as process:
+        client = await subscribed(kraken)
+        await client.say(*(kraken.trade("BTC/USD", str(n), "0.5", AT_NS, n) for n in (1, 2)))
+        status, out, errors = await ended(process)
+    assert status == 0, errors
+    path = tmp_path / "ingested.dbn"
+    path.write_bytes(out)
+    bars = wants("BTC/USD", schema="ohlcv-1s")
+    async with contextlib.AsyncExitStack() as stack:
+        if is_piped:
+            source = stack.enter_context(path.open("rb"))
+            child = service("live-gateway", "-", "--port", 0, stdin=source)
+            address = stack.enter_context(child).address
+        else:
+            address = await stack.enter_async_context(gateway(path))
+        received = await session(address, bars, wants("BTC/USD"), dataset="KRAKEN")
+    assert texts(received)[-4:] == [
+        f"TradeMsg 1 {AT_NS % 10**9}",
+        f"TradeMsg 1 {AT_NS % 10**9}",
+        "OHLCVMsg 1 0",
+        "End of interval for ohlcv-1s",
+    ]
 
 
 async def test_a_rejected_key_ends_the_command(tmp_path):

@@ -176,3 +176,41 @@ def test_trades_and_their_quotes_of_quotes(orders):
     assert np.array_equal(joined(made["tbbo"]), tops[is_trade(tops)])
     assert np.array_equal(joined(made["trades"]), trades_of(tops))
     assert orders.dtype == MBO
+
+
+class TestWithoutASchema:
+    """Of a stream whose header names none, as of captures."""
+
+    @pytest.mark.parametrize("cut", CUTS)
+    def test_orders_make_what_they_make_of_a_stream_of_orders(self, orders, cut):
+        made = made_of(orders, ALL, cut, own=None)
+        known = made_of(orders, ALL, cut)
+        assert made.keys() == known.keys()
+        assert all(np.array_equal(joined(made[each]), joined(known[each])) for each in known)
+
+    def test_the_first_trades_are_the_source(self, orders):
+        derived = Derived(None)
+        derived.follow("test", ["tbbo", "ohlcv-1d"])
+        quotes = books_events(orders, 1)
+        assert derived.update(batch(quotes[~is_trade(quotes)])) == []
+        assert not derived.has_source
+        derived.update(batch(trades_of(orders)))
+        assert derived.has_source
+        derived.update(batch(quotes))
+        (day,) = [each for each in derived.close() if each.schema == "ohlcv-1d"]
+        assert int(day.records["volume"].sum()) == int(trades_of(orders)["size"].sum())
+
+    def test_what_the_stream_turns_out_to_have_is_made_no_longer(self, orders):
+        derived = Derived(None)
+        derived.follow("test", ["trades", "mbp-1"])
+        half = len(orders) // 2
+        assert {each.schema for each in derived.update(batch(orders[:half]))} == {"trades", "mbp-1"}
+        assert derived.update(batch(trades_of(orders[:half]))) == []
+        assert {each.schema for each in derived.update(batch(orders[half:]))} == {"mbp-1"}
+
+    def test_single_records_make_trades_without_books(self, orders):
+        derived = Derived(None, is_whole=False)
+        assert derived.needs_whole(["tbbo"])
+        assert not derived.needs_whole(["trades"])
+        derived.follow("test", ALL)
+        assert [each.schema for each in derived.update(batch(orders))] == ["trades"]

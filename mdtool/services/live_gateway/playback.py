@@ -263,7 +263,7 @@ class Pass:
         """
 
         def derive(*, is_whole: bool = True) -> Derived:
-            return Derived(played.schemas or (), has_books=config.snapshots, is_whole=is_whole)
+            return Derived(played.schemas, has_books=config.snapshots, is_whole=is_whole)
 
         derived = derive(is_whole=is_whole or not played.can_repeat)
         if not needs.are_met(derived):

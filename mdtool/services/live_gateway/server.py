@@ -198,11 +198,11 @@ def _probe(played: Input, config: LiveGatewayConfig) -> None:
     probed.run.close()
     if config.snapshots:
         probed.run.warm_up()
-    if played.schemas is not None:
-        derived = probed.derive()
-        for schema in played.schemas & RTYPES.keys():
-            record = np.zeros(1, DTYPES[RTYPES[schema]])
-            record["rtype"] = RTYPES[schema]
-            derived.follow(played, derived.schemas)
-            derived.update(Batch.of(record))
-            derived.close()
+    derived = probed.derive()
+    schemas = frozenset({"mbo"}) if played.schemas is None else played.schemas
+    for schema in schemas & RTYPES.keys():
+        record = np.zeros(1, DTYPES[RTYPES[schema]])
+        record["rtype"] = RTYPES[schema]
+        derived.follow(played, derived.schemas)
+        derived.update(Batch.of(record))
+        derived.close()

@@ -249,7 +249,8 @@ class Stream:
         """Send subscriptions with a start what came before the live point."""
         others = frozenset(each for each in self._subscriptions if not each.is_replay)
         schemas = self._subscriptions.schemas
-        is_made = bool(schemas & self._run.derived.schemas)
+        derived = self._run.derived
+        is_made = derived.has_source and bool(schemas & derived.schemas)
         position = 0
         while position < live and not self._inbox.has_left:
             part = None if is_made else self._run.backlog.part(position)
