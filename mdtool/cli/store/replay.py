@@ -13,7 +13,7 @@ from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.replay_dbn import write_paced
 from mdtool.cli.store.export import selected_trades
 from mdtool.cli.store.target import url_of
-from mdtool.core.errors import EXIT_OK
+from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.store.config import StoreConfig
 
 
@@ -49,7 +49,17 @@ def replay(
     from mdtool.adapters.stores import open_history
     from mdtool.services.store.replay import StoredSource
 
-    selected = replace(selected, start=selected.start or from_, end=selected.end or to)
+    for former, latter, given in (
+        ("--start", "--from", (selected.start, from_)),
+        ("--end", "--to", (selected.end, to)),
+    ):
+        if None not in given:
+            raise UsageError(f"{former} and {latter}: choose one")
+    selected = replace(
+        selected,
+        start=selected.start if from_ is None else from_,
+        end=selected.end if to is None else to,
+    )
     selection = selected.selection()
     with open_history(url_of(config)) as history:
         source = StoredSource(history.address, selected_trades(history, selection))

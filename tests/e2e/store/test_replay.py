@@ -52,8 +52,17 @@ def test_a_replay_has_the_symbols_and_times_that_are_named(filled):
     )
     same = ["--symbols", "ESZ5,X Y", "--from", begin, "--to", end]
     assert replayed(filled, *same) == replayed(filled, *options)
+    mixed = ["--symbols", "ESZ5,X Y", "--start", begin, "--to", end]
+    assert replayed(filled, *mixed) == replayed(filled, *options)
     store("replay", "--store", filled, "--symbols", "NONE", status=1, said="has no trades of NONE")
     store("replay", "--store", filled, "--end", NOON_NS, status=1, said="has no such trades")
+
+
+@pytest.mark.parametrize("both", [("--start", "--from"), ("--end", "--to")])
+def test_a_time_by_both_of_its_names_is_rejected(filled, both):
+    options = [each for name in both for each in (name, NOON_NS)]
+    said = f"mdtool: {both[0]} and {both[1]}: choose one\n"
+    store("replay", "--store", filled, *options, status=2, said=said)
 
 
 def test_a_replay_is_paced_by_exchange_time(tmp_path):
