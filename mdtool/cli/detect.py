@@ -11,7 +11,7 @@ import typer
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.progress import Progress
-from mdtool.core.errors import EXIT_OK
+from mdtool.core.errors import EXIT_OK, InputError
 from mdtool.services.alerts.config import DetectConfig
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ def detect(
     the sequence), band. Each compares a symbol with what it usually does; none predicts anything.
     Settings are by pattern of symbols, in sections such as [detect."ES*"] of mdtool.toml.
 
-    Of INPUT, an alert is printed once its episode has ended. Without INPUT, detect follows the
-    trades of the aggregator or of a bus, and quotes of --quotes-from: it prints and sends to
-    --webhook each alert when it begins, and again when it has ended. A gateway does so by itself.
+    Of INPUT, an alert is printed once its episode has ended, or INPUT has. Without INPUT, detect
+    follows the trades of the aggregator or of a bus, and quotes of --quotes-from: it prints and
+    sends to --webhook each alert when it begins, and again when it has ended. A gateway does so by
+    itself.
 
     Example: mdtool detect sample_data/mbo.dbn.zst
 
@@ -67,10 +68,14 @@ def _filter(paths: list[str], selected: FilterOptions, *, quiet: bool) -> int:
         selected.open(paths) as source,
         Progress("records", source.size_bytes, quiet) as progress,
     ):
-        for batch in source:
-            _print(stream.update(batch))
-            progress.show(stream.records, source.bytes_read)
-        _print(stream.finish())
+        try:
+            for batch in source:
+                _print(stream.update(batch))
+                progress.show(stream.records, source.bytes_read)
+        finally:  # what is open where an input breaks off was found
+            _print(stream.finish())
+        if not stream.records:
+            raise InputError(f"{source.name}: has no trades, quotes or bars to judge")
     return EXIT_OK
 
 

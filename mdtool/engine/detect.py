@@ -23,10 +23,11 @@ from mdtool.core.units import NS_PER_S, PRICE_SCALE, UNDEF_PRICE, format_price, 
 from mdtool.engine import detect_kernel as kernels
 from mdtool.engine.book.kernel import B_UNKNOWN_SIDES
 from mdtool.engine.book.state import Books
-from mdtool.engine.trade_views import CADENCES
+from mdtool.engine.trade_views import CADENCES, VIEWS, TradeViews
 
 Events = NDArray[np.void]
 """An array of `detect_kernel.EVENT`."""
+Marks = NDArray[np.bool_]
 Found = NDArray[np.void]
 """An array of `detect_kernel.ALERT`."""
 
@@ -302,9 +303,9 @@ class Detector:
 class DetectStream:
     """Takes a stream of DBN records as it arrives; yields alerts once they have ended.
 
-    Trades are those of trades, MBP and MBO records, quotes those of MBP and BBO records and of the
-    books that MBO records make. A bar counts as a trade at its end: its volume at its close. Other
-    records are skipped.
+    Trades are those of trades, MBP and MBO records, each judged once where a stream shows several
+    views of them; quotes are those of MBP and BBO records and of the books that MBO records make.
+    A bar counts as a trade at its end: its volume at its close. Other records are skipped.
 
     Parameters
     ----------
@@ -321,6 +322,7 @@ class DetectStream:
     def __init__(self, rules: Rules) -> None:
         self._detector = Detector(rules)
         self._books = Books()
+        self._views = TradeViews()
         self._instruments = Instruments()
         self.first_ns = self.latest_ns = 0
         self.records = 0
@@ -332,7 +334,8 @@ class DetectStream:
             return
         self.records += len(batch)
         self._instruments = batch.instruments
-        events = events_of(batch, self._books)
+        counted = self._views.count(batch) if batch.rtype in VIEWS else None
+        events = events_of(batch, self._books, counted)
         if len(events):
             self.first_ns = self.first_ns or int(events["ts_ns"][0])
             self.latest_ns = max(self.latest_ns, int(events["ts_ns"].max()))
@@ -350,7 +353,7 @@ class DetectStream:
             yield Alert.of(each, texts[each["instrument"]])
 
 
-def events_of(batch: Batch, books: Books) -> Events:
+def events_of(batch: Batch, books: Books, counted: Marks | None = None) -> Events:
     """Return the events of records of trades, quotes or bars.
 
     Parameters
@@ -358,14 +361,19 @@ def events_of(batch: Batch, books: Books) -> Events:
     batch : Batch
     books : Books
         To which orders are applied.
+    counted : bool[n], optional
+        Which records count as trades or bars; by default all that are.
     """
     dtype = batch.records.dtype
+    if counted is None:
+        has_action = has_trades(dtype)
+        counted = is_trade(batch.records) if has_action else np.ones(len(batch), np.bool_)
     if dtype == MBO:
-        events = _events_of_orders(batch, books)
+        events = _events_of_orders(batch, books, counted)
     elif dtype == OHLCV:
-        events = _events_of_bars(batch)
+        events = _events_of_bars(batch)[counted]
     else:
-        events = _events(batch)
+        events = _events(batch, counted)
     is_known = events["ts_ns"] >= 0
     return events if is_known.all() else events[is_known]
 
@@ -395,7 +403,7 @@ def sequences_of(batch: Batch) -> Events:
     return events[is_live]
 
 
-def _events_of_orders(batch: Batch, books: Books) -> Events:
+def _events_of_orders(batch: Batch, books: Books, counted: Marks) -> Events:
     orders, events = coded(batch.records), np.empty(2 * len(batch), kernels.EVENT)
     taken = made = 0
     for quotes in chain(books.events(batch, 1), [Batch.empty(MBP1)]):
@@ -403,7 +411,9 @@ def _events_of_orders(batch: Batch, books: Books) -> Events:
         is_partial = state.books[state.rows[quotes.instrument] - 1, B_UNKNOWN_SIDES] != 0
         quotes.records["flags"][is_partial] |= F_MAYBE_BAD_BOOK
         taken, more = kernels.merge(
-            orders, batch.instrument, coded(quotes.records), quotes.instrument, taken, events[made:]
+            *(orders, batch.instrument, counted),
+            *(coded(quotes.records), quotes.instrument),
+            *(taken, events[made:]),
         )
         made += more
     return events[:made]
@@ -420,7 +430,7 @@ def _events_of_bars(batch: Batch) -> Events:
     return events
 
 
-def _events(batch: Batch) -> Events:
+def _events(batch: Batch, counted: Marks) -> Events:
     records = batch.records
     names = records.dtype.names or ()
     events = blank_events(len(records))
@@ -430,7 +440,7 @@ def _events(batch: Batch) -> Events:
     if "sequence" in names:
         events["sequence"] = records["sequence"]
     if has_trades(records.dtype):
-        traded = np.flatnonzero(is_trade(records) & is_priced(records))
+        traded = np.flatnonzero(counted & is_priced(records))
         events["price"][traded] = records["price"][traded]
         events["size"][traded] = records["size"][traded]
     events["has_quote"] = "bid_px_00" in names

@@ -126,7 +126,6 @@ _FADES_NS: Final = 600e9
 """A silence or a volume counts as one of late for about ten minutes."""
 _SEQUENCE_STEPS: Final = 1_000
 _MOST_HOLES: Final = 0.01
-_TRADED: Final = ord("T")
 _NEVER: Final = 2**63 - 1
 
 
@@ -159,6 +158,7 @@ class Detectors(NamedTuple):
 def merge(
     orders: npt.NDArray[Any],
     instrument: npt.NDArray[np.uint32],
+    counted: npt.NDArray[np.bool_],
     quotes: npt.NDArray[Any],
     quoted: npt.NDArray[np.uint32],
     taken: int,
@@ -168,6 +168,7 @@ def merge(
 
     Orders are taken from `taken` on, as far as the last quote; without quotes, all of them. A quote
     comes behind the orders of its time. Those of an opening book, as old as its orders, are none.
+    Trades are the orders that `counted` marks.
     """
     made = 0
     for at in range(max(len(quotes), 1)):
@@ -179,7 +180,7 @@ def merge(
                 event = events[made]
                 _set_event(event, order, instrument[taken])
                 event.sequence = order.sequence
-                if order.action == _TRADED and order.size not in (0, UNDEF_ORDER_SIZE):
+                if counted[taken] and order.size not in (0, UNDEF_ORDER_SIZE):
                     event.price, event.size = order.price, order.size
                 made += 1
             taken += 1

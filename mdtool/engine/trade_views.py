@@ -43,8 +43,8 @@ CADENCES: Final = {
     RTYPE_OHLCV_1D: NS_PER_DAY,
 }
 """The length of bars by their rtype. Bars show what was traded too; short ones are preferred."""
-_VIEWS: Final = (*TRADE_VIEWS, *CADENCES)
-_RANKS: Final = {rtype: len(_VIEWS) - place for place, rtype in enumerate(_VIEWS)}
+VIEWS: Final = (*TRADE_VIEWS, *CADENCES)
+_RANKS: Final = {rtype: len(VIEWS) - place for place, rtype in enumerate(VIEWS)}
 
 
 class TradeViews:
@@ -72,7 +72,7 @@ class TradeViews:
     def rtypes(self) -> list[int]:
         """The views that have come, the preferred one first."""
         met = self.counted.keys() | self.left_out.keys()
-        return [rtype for rtype in _VIEWS if rtype in met]
+        return [rtype for rtype in VIEWS if rtype in met]
 
     @property
     def shown(self) -> list[int]:
@@ -85,14 +85,7 @@ class TradeViews:
         return int(self._state[:, [v.V_AFTER, v.V_LOST]].sum())
 
     def choose(self, batch: Batch, view: int | None = None) -> Batch:
-        """Return the records of a batch that count.
-
-        Parameters
-        ----------
-        batch : Batch
-            The stream's next records of one of the views.
-        view : int, optional
-            Their view, where it is not their rtype.
+        """Return the records of a batch that count, as `count` does.
 
         Returns
         -------
@@ -101,23 +94,38 @@ class TradeViews:
             trades. Otherwise those of trades alone, perhaps none: the views of one stream need not
             be in one order, and a quote must not make the trade before it late.
         """
-        records, rtype = batch.records, batch.rtype if view is None else view
-        chosen = batch
-        if rtype in TRADE_VIEWS and not (traded := is_trade(records)).all():
-            chosen = batch[traded]
-        ts_ns = index_timestamps(chosen.records)
-        row = self._rows(chosen)
-        self._state = with_room(self._state, row, 0)
-        is_counted = np.empty(len(chosen), np.bool_)
-        until_ns = ts_ns + CADENCES.get(rtype, 0)
-        count = int(
-            v.count_once(row, ts_ns.copy(), until_ns, _RANKS[rtype], self._state, is_counted)
-        )
-        self.counted[rtype] += count
-        if count == len(chosen) and len(self.rtypes) == 1:
+        rtype = batch.rtype if view is None else view
+        left_out = self.left_out[rtype]
+        is_counted = self.count(batch, view)
+        if self.left_out[rtype] == left_out and len(self.rtypes) == 1:
             return batch
-        self.left_out[rtype] += len(chosen) - count
-        return chosen[is_counted]
+        return batch[is_counted]
+
+    def count(self, batch: Batch, view: int | None = None) -> npt.NDArray[np.bool_]:
+        """Return which records of a batch are trades, or bars, that count, shape (n,).
+
+        Parameters
+        ----------
+        batch : Batch
+            The stream's next records of one of the views.
+        view : int, optional
+            Their view, where it is not their rtype.
+        """
+        rtype = batch.rtype if view is None else view
+        is_counted = np.ones(len(batch), np.bool_)
+        if rtype in TRADE_VIEWS:
+            is_counted = is_trade(batch.records)
+        shown = batch if is_counted.all() else batch[is_counted]
+        ts_ns = index_timestamps(shown.records)
+        row = self._rows(shown)
+        self._state = with_room(self._state, row, 0)
+        marks = np.empty(len(shown), np.bool_)
+        until_ns = ts_ns + CADENCES.get(rtype, 0)
+        count = int(v.count_once(row, ts_ns.copy(), until_ns, _RANKS[rtype], self._state, marks))
+        self.counted[rtype] += count
+        self.left_out[rtype] += len(shown) - count
+        is_counted[is_counted] = marks
+        return is_counted
 
     def _rows(self, batch: Batch) -> Indices:
         """Return a number for each record's instrument and publisher."""

@@ -68,6 +68,30 @@ def test_faults_of_a_simulated_market_are_found_and_labelled(tmp_path):
     assert (wrong.returncode, wrong.stderr.decode().count("\n")) == (2, 1)
 
 
+def test_of_an_input_that_breaks_off_the_open_alerts_are_printed_before_the_error():
+    market = ("simulate", "--schema", "mbp-1", "--duration", "4m", "-q", "-D")
+    stream = output_of(*market, "--inject", "crossed@3m50s:20s", "--labels", os.devnull)
+    whole = completed("detect", "-", stdin=stream)
+    broken = completed("detect", "-", stdin=stream[:-10])
+    assert json.loads(whole.stdout)["kind"] == "crossed"
+    assert json.loads(broken.stdout)["begin"] == json.loads(whole.stdout)["begin"]
+    assert b"ends inside a record" in broken.stderr
+    assert (broken.returncode, broken.stderr.count(b"\n")) == (1, 1)
+
+
+def test_an_input_in_which_nothing_is_judged_is_an_error(tmp_path):
+    path = tmp_path / "trades.dbn"
+    output_of("simulate", "--schema", "trades", "--duration", "1m", "-q", "-o", path)
+    for selection in ((), ("--end", "1990-01-01"), ("--symbols", "AAPL")):
+        found = completed("detect", path, *selection)
+        assert found.stdout == b""
+        if "1990-01-01" in selection:
+            assert (found.returncode, found.stderr.count(b"\n")) == (1, 1)
+            assert b"has no trades, quotes or bars to judge" in found.stderr
+        else:
+            assert (found.returncode, found.stderr) == (0, b"")
+
+
 async def test_without_input_it_follows_a_market():
     received: asyncio.Queue[dict] = asyncio.Queue()
 

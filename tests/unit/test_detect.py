@@ -7,9 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdtool.core.batch import Batch
-from mdtool.core.dtypes import F_SNAPSHOT, OHLCV, RTYPE_OHLCV_1M
+from mdtool.core.batch import Batch, Resolver
+from mdtool.core.dtypes import (
+    F_SNAPSHOT,
+    MBO,
+    MBP1,
+    OHLCV,
+    RTYPE_MBO,
+    RTYPE_MBP1,
+    RTYPE_OHLCV_1M,
+    RTYPE_OHLCV_1S,
+    RTYPE_TRADE,
+    TRADE,
+)
 from mdtool.core.errors import ConfigError
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import trades_of
 from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.book.state import Books
@@ -245,6 +257,34 @@ def test_bars_are_judged_by_their_closes_and_volumes():
         ("jump", START + 351 * 60 * SECOND),
         ("burst", START + 381 * 60 * SECOND),
     ]
+
+
+def test_each_trade_is_judged_once_where_a_stream_shows_several_views_of_it():
+    def shown(layout, rtype):
+        records = np.zeros(200, layout)
+        records["rtype"], records["action"], records["size"] = rtype, b"T", 5
+        records["ts_recv"] = START + np.arange(200) * SECOND
+        records["price"] = 100 * PRICE_SCALE
+        records["price"][150] = 120 * PRICE_SCALE
+        for side in {"bid_px_00", "ask_px_00"} & set(layout.names):
+            records[side] = records["price"] + (side == "ask_px_00")
+        return records
+
+    def bars():
+        made = np.zeros(200, OHLCV)
+        made["rtype"], made["close"], made["volume"] = RTYPE_OHLCV_1S, 100 * PRICE_SCALE, 5
+        made["ts_event"] = START + np.arange(200) * SECOND
+        return made
+
+    trades, quotes = shown(TRADE, RTYPE_TRADE), shown(MBP1, RTYPE_MBP1)
+    orders = shown(MBO, RTYPE_MBO)
+    for views in ([trades], [quotes], [trades, quotes], [quotes, trades, bars()], [trades, orders]):
+        stream, resolver = DetectStream(Rules()), Resolver(Instruments(), "a stream")
+        cut = [view[begin : begin + 10] for begin in range(0, 200, 10) for view in views]
+        found = [each for part in cut for each in stream.update(resolver.batch(part))]
+        found += stream.finish()
+        findings = {each.kind: each.findings for each in found if each.kind in {"jump", "band"}}
+        assert findings == {"jump": 2, "band": 1}
 
 
 def test_severity_is_how_far_a_finding_is_above_its_limit():
